@@ -1,0 +1,50 @@
+//! What Highwater's client and server say to each other.
+//!
+//! Everything that crosses the network in the native protocol has its one definition here: the
+//! names of databases, the paths below them, the headers, the JSON bodies, the binary body of
+//! `locate`, the error codes and the version. The crate knows nothing of how either side works.
+//!
+//! The protocol itself, request by request, is described in `docs/PROTOCOL.md`.
+
+mod body;
+mod error;
+mod locate;
+mod name;
+mod remote;
+
+pub use body::{
+    ConflictDetail, DatabaseInfo, HeadJson, LocateAnswer, LogEntry, LogPage, Outcome, VersionInfo,
+};
+pub use error::{ErrorBody, ErrorCode};
+pub use locate::{LocateBodyError, LocateRequest, PageSum, SumsOf};
+pub use name::{DbName, InvalidName, MAX_NAME_SEGMENTS, RESERVED_SEGMENTS};
+pub use remote::{InvalidRemote, Remote};
+
+/// The protocol's version, as it stands in paths.
+pub const PROTOCOL: &str = "v1";
+
+/// Request: the position that the client's copy was last known to be equal to, as `G/F/HASH`.
+/// Absent: never synced.
+pub const BASE: &str = "highwater-base";
+/// Request: the identity of the copy that asks, 32 hex digits.
+pub const DEVICE: &str = "highwater-device";
+/// Request: hashes of states that this client sent since its base without learning the answer.
+pub const PENDING: &str = "highwater-pending";
+/// Response: the server's newest position, as `G/F/HASH`.
+pub const HEAD: &str = "highwater-head";
+/// Response: what a sync did, an [`Outcome`].
+pub const OUTCOME: &str = "highwater-outcome";
+/// Response: transaction id of the position in [`HEAD`], in decimal.
+pub const TXID: &str = "highwater-txid";
+/// Response: the identity of this request in the server's log.
+pub const REQUEST_ID: &str = "x-request-id";
+
+/// The content type of LTX bodies.
+pub const LTX_CONTENT: &str = "application/vnd.highwater.ltx";
+/// The content type of page sums and `locate` bodies.
+pub const SUMS_CONTENT: &str = "application/vnd.highwater.sums";
+/// `Content-Encoding` of bodies that are compressed as a whole.
+pub const ZSTD: &str = "zstd";
+/// The largest zstd window that either side accepts, as a power of two in bytes: what bounds the
+/// memory that a decoder spends on a frame, whatever the frame asks for.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
