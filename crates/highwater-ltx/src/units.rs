@@ -44,10 +44,7 @@ impl PageSize {
         if bytes.is_power_of_two() && (512..=65536).contains(&bytes) {
             Ok(Self(bytes))
         } else {
-            Err(InvalidUnit::new(
-                bytes.to_string(),
-                "a page size (a power of two from 512 to 65536)",
-            ))
+            Err(InvalidUnit::new(bytes.to_string(), "a page size (a power of two from 512 to 65536)"))
         }
     }
 
