@@ -8,8 +8,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use highwater_ltx::{
-    Decoder, DeviceId, Encoder, FrameNo, Generation, Header, PageCount, PageEncoding, PageNo,
-    PageSize, StateHash, TxId,
+    Decoder, DeviceId, Encoder, FrameNo, Generation, Header, PageCount, PageEncoding, PageNo, PageSize,
+    StateHash, TxId,
 };
 
 const PAGES: u32 = 32_768;
