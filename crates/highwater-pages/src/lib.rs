@@ -4,6 +4,7 @@ pub mod durable;
 mod error;
 mod hash;
 mod kill;
+pub mod wal;
 
 pub use canonical::{JOURNAL_MODE_BYTES, WAL_MODE, canonical, canonicalise_first_page, is_canonical};
 pub use error::{Error, Result};
