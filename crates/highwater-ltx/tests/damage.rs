@@ -317,3 +317,38 @@ fn an_error_of_the_reader_is_passed_on() {
         assert!(matches!(error, Err(Error::Io(_))), "{length}");
     }
 }
+
+type Lie = dyn Fn(&mut Vec<[u64; 3]>);
+
+#[test]
+fn an_index_that_lies_is_an_error_even_under_a_right_checksum() {
+    let size = page_size(512);
+    let header = push_header(size, 9, 2, 3);
+    let pages: Vec<_> = [2, 3, 7].map(|n| (n, page(size, n.into(), 40))).into();
+    let file = |change: &Lie| {
+        let block = |n: u32, data: &[u8]| block_of(n, &lz4_flex::block::compress(data));
+        by_hand_with_index(header.encode(), &pages, &block, change)
+    };
+    decode(&file(&|_| ())).unwrap();
+    // Each is wrong by itself, without a look at the pages.
+    let lies: [(&str, &Lie); 8] = [
+        ("moved", &|index| index[1][1] += 1),
+        ("moved back", &|index| index[1][1] -= 1),
+        ("longer", &|index| index[0][2] += 1),
+        ("the last one longer", &|index| index[2][2] += 1),
+        ("missing", &|index| index.retain(|entry| entry[0] != 3)),
+        ("the first missing", &|index| index.retain(|entry| entry[0] != 2)),
+        ("the last missing", &|index| index.retain(|entry| entry[0] != 7)),
+        ("out of order", &|index| index[1][0] = 8),
+    ];
+    for (why, lie) in lies {
+        let file = file(lie);
+        let error = decode(&file).expect_err(why);
+        assert!(matches!(error, Error::Corrupt { .. }), "{why}: {error}");
+        let error = PageIndex::decode_tail(&file, file.len() as u64).expect_err(why);
+        assert!(matches!(error, Error::Corrupt { .. }), "{why}: {error}");
+    }
+    // Another page's number shows only next to the pages.
+    let other = file(&|index| index[1][0] = 4);
+    assert!(matches!(decode(&other), Err(Error::Corrupt { .. })));
+}

@@ -87,16 +87,27 @@ pub(crate) type FrameMaker = dyn Fn(u32, &[u8]) -> (Vec<u8>, Vec<u8>);
 
 /// A file built field by field from the published format, without the crate's encoder.
 pub(crate) fn by_hand(header: [u8; 100], pages: &[(u32, Vec<u8>)], frame: &FrameMaker) -> Vec<u8> {
+    by_hand_with_index(header, pages, frame, |_| ())
+}
+
+/// The same with an index that `change` may have made a lie of: page, offset, size.
+pub(crate) fn by_hand_with_index(
+    header: [u8; 100],
+    pages: &[(u32, Vec<u8>)],
+    frame: &FrameMaker,
+    change: impl FnOnce(&mut Vec<[u64; 3]>),
+) -> Vec<u8> {
     let (mut file, mut checked) = (header.to_vec(), header.to_vec());
-    let mut index = Vec::new();
+    let mut entries = Vec::new();
     for (number, data) in pages {
         let (head, stored) = frame(*number, data);
-        for value in [u64::from(*number), file.len() as u64, (head.len() + stored.len()) as u64] {
-            put_varint(&mut index, value);
-        }
+        entries.push([u64::from(*number), file.len() as u64, (head.len() + stored.len()) as u64]);
         file.extend([&head[..], &stored].concat());
         checked.extend([&head[..], data].concat());
     }
+    change(&mut entries);
+    let mut index = Vec::new();
+    entries.iter().flatten().for_each(|value| put_varint(&mut index, *value));
     index.push(0);
     index.extend((index.len() as u64).to_be_bytes());
     let tail = [&[0; 6][..], &index, &[0; 8]].concat();
