@@ -5,9 +5,12 @@
 //! lost and every page is one. Whether a candidate really differs is for its reader to find out.
 //!
 //! # The order that misses nothing
-//! 1. take the mark ([`mark_from`]), 2. start the read transaction, 3. ask for the [`tail`] since
-//! the mark of the capture before. Then every commit before the read transaction is in the tail,
-//! and every commit that the read transaction does not see lies behind the new mark.
+//! 1. take the mark ([`mark_from`]);
+//! 2. start the read transaction, and keep it until the end;
+//! 3. ask for the [`tail`] since the mark of the capture before.
+//!
+//! Then every commit that the read transaction sees is in the tail, or was seen by the capture
+//! before; and every commit that it does not see lies behind the new mark.
 //!
 //! The second half is delicate: SQLite writes a transaction's commit frame to the file (and waits
 //! for the disk) *before* readers can see it. A read transaction that starts in between does not

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use highwater_ltx::{FrameNo, Generation, PageCount, PageNo, PageSize, Position, StateHash};
-use highwater_pages::{Loaded, PageHash, PageSums, StateSum, page_hash};
+use highwater_pages::{LoadedSums as Loaded, PageHash, PageSums, StateSum, page_hash};
 use proptest::prelude::*;
 
 const SIZE: PageSize = PageSize::DEFAULT;

@@ -23,6 +23,14 @@ pub(super) type Checksum = (u32, u32);
 const MAGIC: u32 = 0x377f_0682;
 const VERSION: u32 = 3_007_000;
 
+/// The header's size as a length of a buffer.
+#[allow(clippy::cast_possible_truncation, reason = "it is 32")]
+const HEADER_BYTES: usize = WAL_HEADER_SIZE as usize;
+
+/// The size of a frame's header as a length of a buffer.
+#[allow(clippy::cast_possible_truncation, reason = "it is 24")]
+const FRAME_HEADER_BYTES: usize = WAL_FRAME_HEADER_SIZE as usize;
+
 /// How much is read at once, at least.
 const READ_SIZE: usize = 1 << 20;
 
@@ -98,7 +106,7 @@ impl LogFile {
 
     /// Reads the header of the log as it is now.
     pub(super) fn header(&mut self) -> Result<HeaderRead> {
-        let mut bytes = [0; WAL_HEADER_SIZE as usize];
+        let mut bytes = [0; HEADER_BYTES];
         if self.read_at(0, &mut bytes)? < bytes.len() {
             return Ok(HeaderRead::Empty);
         }
@@ -108,7 +116,7 @@ impl LogFile {
     /// Reads the header of frame `number` (from 1); `None` if the file does not hold the whole
     /// frame.
     pub(super) fn frame_header(&mut self, number: u64, page_size: PageSize) -> Result<Option<FrameHeader>> {
-        let mut bytes = [0; WAL_FRAME_HEADER_SIZE as usize];
+        let mut bytes = [0; FRAME_HEADER_BYTES];
         let offset = FrameNo(number).wal_offset(page_size);
         if self.length()? < offset + page_size.frame_size() || self.read_at(offset, &mut bytes)? < bytes.len()
         {
@@ -136,7 +144,7 @@ impl LogFile {
         limit: u64,
         mut see: impl FnMut(&FrameHeader, &Chain),
     ) -> Result<(Chain, Stop)> {
-        let frame_size = header.page_size.as_usize() + WAL_FRAME_HEADER_SIZE as usize;
+        let frame_size = header.page_size.as_usize() + FRAME_HEADER_BYTES;
         let per_read = (READ_SIZE / frame_size).max(1);
         let mut chain = start;
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -199,7 +207,7 @@ impl LogHeader {
     }
 }
 
-fn parse_header(bytes: &[u8; WAL_HEADER_SIZE as usize]) -> Option<LogHeader> {
+fn parse_header(bytes: &[u8; HEADER_BYTES]) -> Option<LogHeader> {
     let magic = word(bytes, 0);
     if magic & !1 != MAGIC || word(bytes, 4) != VERSION {
         return None;
@@ -225,7 +233,7 @@ fn parse_frame_header(bytes: &[u8]) -> FrameHeader {
 
 /// The frame, if it is the valid next one after `chain`, and the chain with it.
 fn next_in_chain(bytes: &[u8], chain: &Chain, big_endian: bool) -> Option<(FrameHeader, Chain)> {
-    let (head, data) = bytes.split_at_checked(WAL_FRAME_HEADER_SIZE as usize)?;
+    let (head, data) = bytes.split_at_checked(FRAME_HEADER_BYTES)?;
     let mut frame = parse_frame_header(head);
     if frame.page.0 == 0 || frame.salts != chain.salts {
         return None;
