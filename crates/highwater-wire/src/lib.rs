@@ -36,6 +36,10 @@ pub const HEAD: &str = "highwater-head";
 pub const OUTCOME: &str = "highwater-outcome";
 /// Response: transaction id of the position in [`HEAD`], in decimal.
 pub const TXID: &str = "highwater-txid";
+/// Response to `sums` and `snapshot`: the size of the database there, in pages, in decimal.
+pub const PAGE_COUNT: &str = "highwater-page-count";
+/// Response to `sums` and `snapshot`: the size of its pages, in bytes, in decimal.
+pub const PAGE_SIZE: &str = "highwater-page-size";
 /// Response: the identity of this request in the server's log.
 pub const REQUEST_ID: &str = "x-request-id";
 

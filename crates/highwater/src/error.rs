@@ -41,9 +41,7 @@ pub enum Error {
     },
 
     /// The local file has content that is no state of the server's database.
-    #[error(
-        "{db} already has content that does not come from {remote}, so it was not touched. {advice}"
-    )]
+    #[error("{db} already has content that does not come from {remote}, so it was not touched. {advice}")]
     Stranger {
         /// The local file.
         db: PathBuf,
@@ -77,6 +75,12 @@ pub enum Error {
     #[error(transparent)]
     InvalidRemote(#[from] highwater_wire::InvalidRemote),
 
+    /// The token cannot be one.
+    #[error(
+        "the token is empty or has characters that no token has; check HIGHWATER_AUTH_TOKEN or `--token`"
+    )]
+    InvalidToken,
+
     /// The server has no database of that name.
     #[error(
         "there is no database at {remote}; check the name, or create it by syncing a local file there: `highwater sync FILE --remote {remote}`"
@@ -84,6 +88,19 @@ pub enum Error {
     UnknownDatabase {
         /// The URL.
         remote: String,
+    },
+
+    /// The server does not know a database that it had at the last sync.
+    #[error(
+        "the server at {remote} no longer has this database (it was at {last} when {db} was last synced); if that is meant, push it anew with `highwater sync {db} --remote {remote} --forget`"
+    )]
+    Gone {
+        /// The local file.
+        db: PathBuf,
+        /// The database's URL.
+        remote: String,
+        /// The last known position, `G/F`.
+        last: String,
     },
 
     /// Something answers at the URL, but it is not a Highwater server.
@@ -165,7 +182,9 @@ pub enum Error {
     },
 
     /// The server's answer contradicts itself or the protocol; nothing of it was applied.
-    #[error("the answer of {remote} cannot be right ({what}), so nothing of it was applied; sync again, and if it stays so check the server with `highwater verify STORE`")]
+    #[error(
+        "the answer of {remote} cannot be right ({what}), so nothing of it was applied; sync again, and if it stays so check the server with `highwater verify STORE`"
+    )]
     BadAnswer {
         /// The URL.
         remote: String,
@@ -239,7 +258,10 @@ impl Error {
         match self {
             Self::Offline { .. } => ErrorKind::Offline,
             Self::Conflict { .. } => ErrorKind::Conflict,
-            Self::OtherRemote { .. } | Self::NoRemote { .. } | Self::InvalidRemote(_) => ErrorKind::Usage,
+            Self::OtherRemote { .. }
+            | Self::NoRemote { .. }
+            | Self::InvalidRemote(_)
+            | Self::InvalidToken => ErrorKind::Usage,
             _ => ErrorKind::Failure,
         }
     }

@@ -1,1 +1,79 @@
-//! Placeholder.
+//! Offline-first SQLite: an application writes to an ordinary SQLite file, online or not, and
+//! Highwater brings all copies of it together through a sync server.
+//!
+//! # Writing offline, syncing later
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let db = highwater::Builder::new("guestbook.db")
+//!     .remote("http://127.0.0.1:8080/guestbook")
+//!     .open()?;
+//!
+//! // A plain rusqlite connection. Any other SQLite library will do as well.
+//! let connection = db.connect()?;
+//! connection.execute_batch("CREATE TABLE IF NOT EXISTS entries(id INTEGER PRIMARY KEY, text TEXT)")?;
+//! connection.execute("INSERT INTO entries(text) VALUES (?1)", ["hello"])?;
+//!
+//! match db.sync_blocking() {
+//!     Ok(outcome) => println!("{} pages up, {} down", outcome.pushed.pages, outcome.pulled.pages),
+//!     Err(error) if error.kind() == highwater::ErrorKind::Offline => println!("later, then: {error}"),
+//!     Err(error) => return Err(error.into()),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Keeping a file synced in the background
+//! ```no_run
+//! # fn main() -> highwater::Result<()> {
+//! let db = highwater::Database::open("guestbook.db")?;
+//! let watch = db.watch(highwater::WatchOptions::default(), |result| match result {
+//!     Ok(outcome) => println!("{:?}", outcome.action),
+//!     Err(error) => eprintln!("{error}"),
+//! });
+//! // … and when the application ends:
+//! watch.stop();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it keeps beside the database
+//! `<db>-info`, the metadata file, and `<db>-sums`, the page sums, are caches: losing or damaging
+//! them costs time, never data. `<db>-lock` is empty; it keeps two syncs of one file apart.
+//!
+//! # Building
+//! The SQLite that `rusqlite` bundles must be compiled with the `sqlite_dbpage` table: set
+//! `LIBSQLITE3_FLAGS=-DSQLITE_ENABLE_DBPAGE_VTAB` in the `[env]` table of `.cargo/config.toml`.
+//! Opening a database says so when it is missing. The applications that share the file need nothing.
+
+mod api;
+mod builder;
+mod database;
+mod device;
+mod encode;
+mod error;
+mod files;
+mod home;
+mod lock;
+mod metadata;
+mod outcome;
+mod receive;
+mod remote_database;
+mod status;
+mod sync;
+mod transport;
+mod watch;
+
+pub use builder::Builder;
+pub use database::Database;
+pub use error::{Error, ErrorKind, Result};
+pub use highwater_ltx::{
+    DeviceId, FrameNo, Generation, PageCount, PageNo, PageSize, Place, Position, StateHash, TxId,
+};
+pub use highwater_wire::{ConflictDetail, DatabaseInfo, ErrorCode, HeadJson, LogEntry, LogPage};
+pub use outcome::{Action, Moved, Progress, Stage, SyncOutcome};
+pub use remote_database::{At, RemoteDatabase, Restored};
+pub use status::Status;
+pub use watch::{Watch, WatchOptions};
+
+// The connections that `Database::connect` returns.
+pub use rusqlite;

@@ -66,7 +66,10 @@ impl SyncOutcome {
 
 // The signatures that serde calls these with.
 #[allow(clippy::ref_option, reason = "serde passes a reference to the field")]
-fn position_text<S: serde::Serializer>(position: &Option<Position>, serializer: S) -> Result<S::Ok, S::Error> {
+fn position_text<S: serde::Serializer>(
+    position: &Option<Position>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match position {
         Some(position) => serializer.collect_str(position),
         None => serializer.serialize_none(),

@@ -1,0 +1,441 @@
+//! The requests of the native protocol, with retries: from a [`Remote`] and a token to typed
+//! answers and errors.
+//!
+//! A retry is always safe: the server recognises a state that it already has by its content.
+
+use std::cell::Cell;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use highwater_ltx::{DeviceId, PageCount, Place, Position, StateHash, TxId};
+use highwater_pages::PageHash;
+use highwater_wire::{
+    DatabaseInfo, ErrorBody, ErrorCode, LocateAnswer, LocateRequest, LogPage, Outcome, Remote, VersionInfo,
+};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use crate::error::{Error, Result};
+use crate::transport::{Body, BodyReader, NetworkError, Request, Response, Transport};
+
+/// JSON answers are small; more than this is not one of ours.
+const MAX_JSON_BYTES: u64 = 4 << 20;
+/// How often a server is tried that cannot be connected to, or that fails by itself.
+const FEW_ATTEMPTS: u32 = 3;
+/// The first pause between two attempts; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// No pause is longer, whatever the server asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// One database on one server, for the duration of one operation.
+pub(crate) struct Api<'a> {
+    pub(crate) transport: &'a dyn Transport,
+    pub(crate) remote: &'a Remote,
+    pub(crate) token: Option<&'a str>,
+    pub(crate) device: Option<DeviceId>,
+    /// When to give up on a failing network.
+    pub(crate) deadline: Instant,
+    /// Requests made so far.
+    pub(crate) requests: Cell<u32>,
+}
+
+/// The answer to a sync request.
+pub(crate) struct SyncAnswer {
+    pub(crate) outcome: Outcome,
+    pub(crate) head: Position,
+    pub(crate) txid: TxId,
+    pub(crate) body: Response,
+}
+
+/// Why a request was refused.
+pub(crate) enum Refused {
+    /// The server's own words.
+    Told(StatusCode, Box<ErrorBody>),
+    /// Anything else, already an error of the library.
+    Failed(Error),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Api<'_> {
+    /// `GET /DB/v1`. None: the server has no database of that name.
+    pub(crate) fn info(&self) -> Result<Option<DatabaseInfo>> {
+        match self.get(&self.remote.request(None)) {
+            Ok(answer) => self.json(answer).map(Some),
+            Err(Refused::Told(_, body)) if body.code == ErrorCode::UnknownDatabase => Ok(None),
+            Err(refused) => Err(self.explain(refused)),
+        }
+    }
+
+    /// `GET /DB/v1/log`.
+    pub(crate) fn log(&self, after: Option<Place>, limit: u32) -> Result<LogPage> {
+        let after = after.map(|place| format!("&after={place}")).unwrap_or_default();
+        let url = format!("{}?limit={limit}{after}", self.remote.request(Some("log")));
+        let answer = self.get(&url).map_err(|refused| self.explain(refused))?;
+        self.json(answer)
+    }
+
+    /// `GET /DB/v1/snapshot`, with a query such as `at=1/9`. None: no such database.
+    pub(crate) fn snapshot(&self, query: Option<&str>) -> Result<Option<Response>> {
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        match self.get(&format!("{}{query}", self.remote.request(Some("snapshot")))) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(Refused::Told(_, body)) if body.code == ErrorCode::UnknownDatabase => Ok(None),
+            Err(refused) => Err(self.explain(refused)),
+        }
+    }
+
+    /// `GET /DB/v1/sums`: the size of the database at a position, and one hash for each page. None:
+    /// the server does not know the position.
+    pub(crate) fn sums(&self, at: Place) -> Result<Option<(PageCount, Vec<PageHash>)>> {
+        let mut answer = match self.get(&format!("{}?at={at}", self.remote.request(Some("sums")))) {
+            Ok(answer) => answer,
+            Err(Refused::Told(_, body))
+                if matches!(body.code, ErrorCode::UnknownPosition | ErrorCode::UnknownDatabase) =>
+            {
+                return Ok(None);
+            }
+            Err(refused) => return Err(self.explain(refused)),
+        };
+        let count = answer.headers.get(highwater_wire::PAGE_COUNT).and_then(|value| value.to_str().ok());
+        let count: u32 = count
+            .and_then(|count| count.parse().ok())
+            .ok_or_else(|| self.bad("page sums without a page count".to_owned()))?;
+        let mut bytes = Vec::new();
+        let limit = u64::from(count) * 16;
+        let body = self.plain_body(&mut answer).take(limit + 1);
+        std::io::BufReader::new(body).read_to_end(&mut bytes).map_err(|error| self.cut(&error))?;
+        if bytes.len() as u64 != limit {
+            return Err(self.bad(format!("page sums of {} bytes for {count} pages", bytes.len())));
+        }
+        let (sums, _) = bytes.as_chunks::<16>();
+        let hashes = sums.iter().map(|sum| PageHash(u128::from_be_bytes(*sum))).collect();
+        Ok(Some((PageCount(count), hashes)))
+    }
+
+    /// `POST /DB/v1/locate`. Ok(None): the state is none of the history's; `unknown_database` stays
+    /// an error of its own.
+    pub(crate) fn locate(&self, what: &LocateRequest, base: Option<Position>) -> Result<Located> {
+        let mut headers = self.headers();
+        if let Some(base) = base {
+            set(&mut headers, highwater_wire::BASE, &base.to_string());
+        }
+        set(&mut headers, CONTENT_TYPE.as_str(), highwater_wire::SUMS_CONTENT);
+        let body = Bytes::from(what.encode());
+        let url = self.remote.request(Some("locate"));
+        match self.send(&Method::POST, &url, &headers, &mut || Body::Whole(body.clone())) {
+            Ok(answer) => {
+                let answer: LocateAnswer = self.json(answer)?;
+                let position =
+                    Position::try_from(&answer.position).map_err(|error| self.bad(error.to_string()))?;
+                Ok(Located::At {
+                    position,
+                    txid: TxId(answer.txid),
+                    exact: answer.exact,
+                    known_pages: answer.known_pages,
+                })
+            }
+            Err(Refused::Told(_, body)) if body.code == ErrorCode::UnknownState => Ok(Located::Nowhere),
+            Err(Refused::Told(_, body)) if body.code == ErrorCode::UnknownDatabase => Ok(Located::NoDatabase),
+            Err(refused) => Err(self.explain(refused)),
+        }
+    }
+
+    /// `POST /DB/v1/sync`. `body` is asked for the body of each attempt and may go on producing it.
+    pub(crate) fn sync<'b>(
+        &self,
+        base: Option<Position>,
+        pending: &[StateHash],
+        encoded: bool,
+        body: &mut dyn FnMut() -> PreparedBody<'b>,
+    ) -> Result<SyncAnswer, Refused> {
+        let mut headers = self.headers();
+        if let Some(base) = base {
+            set(&mut headers, highwater_wire::BASE, &base.to_string());
+        }
+        if !pending.is_empty() {
+            let hashes: Vec<String> = pending.iter().map(ToString::to_string).collect();
+            set(&mut headers, highwater_wire::PENDING, &hashes.join(","));
+        }
+        set(&mut headers, ACCEPT_ENCODING.as_str(), highwater_wire::ZSTD);
+        set(&mut headers, CONTENT_TYPE.as_str(), highwater_wire::LTX_CONTENT);
+        if encoded {
+            set(&mut headers, CONTENT_ENCODING.as_str(), highwater_wire::ZSTD);
+        }
+        let answer =
+            self.send_producing(&Method::POST, &self.remote.request(Some("sync")), &headers, body)?;
+        let field = |name: &'static str| {
+            let value = answer.headers.get(name).and_then(|value| value.to_str().ok());
+            value.ok_or_else(|| self.bad(format!("the header {name} is missing")))
+        };
+        let parse = |error: highwater_ltx::InvalidUnit| self.bad(error.to_string());
+        let outcome = field(highwater_wire::OUTCOME)?.parse().map_err(parse)?;
+        let head = field(highwater_wire::HEAD)?.parse().map_err(parse)?;
+        let txid = field(highwater_wire::TXID)?.parse().map(TxId);
+        let txid = txid.map_err(|_| self.bad("the transaction id is not a number".to_owned()))?;
+        Ok(SyncAnswer { outcome, head, txid, body: answer })
+    }
+
+    /// Which position an answer's body leads to.
+    pub(crate) fn position_of(&self, answer: &Response) -> Result<(Position, TxId)> {
+        let field = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
+        let head = field(highwater_wire::HEAD).and_then(|head| head.parse().ok());
+        let txid = field(highwater_wire::TXID).and_then(|txid| txid.parse().ok()).map(TxId);
+        head.zip(txid).ok_or_else(|| self.bad("a snapshot without its position".to_owned()))
+    }
+
+    /// Whether what answers at this URL is a Highwater server at all.
+    fn server_kind(&self) -> Option<String> {
+        let url = self.remote.as_str();
+        let after_scheme = url.find("://").map_or(0, |at| at + 3);
+        let host_end = url.get(after_scheme..)?.find('/').map_or(url.len(), |at| after_scheme + at);
+        let version = format!("{}/version", url.get(..host_end)?);
+        let mut answer = self.attempt(&Method::GET, &version, &HeaderMap::new(), Body::Empty).ok()?;
+        let mut text = String::new();
+        (&mut answer.body).take(4096).read_to_string(&mut text).ok()?;
+        serde_json::from_str::<VersionInfo>(&text).ok().map(|info| info.server)
+    }
+
+    /// The body of an answer, decompressed.
+    pub(crate) fn plain_body<'r>(&self, answer: &'r mut Response) -> Box<dyn Read + 'r> {
+        plain_body(&answer.headers, &mut answer.body)
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Some(token) = self.token {
+            set(&mut headers, AUTHORIZATION.as_str(), &format!("Bearer {token}"));
+        }
+        if let Some(device) = self.device {
+            set(&mut headers, highwater_wire::DEVICE, &device.to_string());
+        }
+        headers
+    }
+
+    fn get(&self, url: &str) -> Result<Response, Refused> {
+        let mut headers = self.headers();
+        set(&mut headers, ACCEPT_ENCODING.as_str(), highwater_wire::ZSTD);
+        self.send(&Method::GET, url, &headers, &mut || Body::Empty)
+    }
+
+    fn send(
+        &self,
+        method: &Method,
+        url: &str,
+        headers: &HeaderMap,
+        body: &mut dyn FnMut() -> Body,
+    ) -> Result<Response, Refused> {
+        self.send_producing(method, url, headers, &mut || PreparedBody { body: body(), produce: None })
+    }
+
+    /// Sends until there is an answer that a retry would not change.
+    fn send_producing<'b>(
+        &self,
+        method: &Method,
+        url: &str,
+        headers: &HeaderMap,
+        body: &mut dyn FnMut() -> PreparedBody<'b>,
+    ) -> Result<Response, Refused> {
+        let mut pause = FIRST_PAUSE;
+        let mut attempts = 0;
+        loop {
+            let mut wait = jitter(pause);
+            attempts += 1;
+            let (refused, few) = match self.attempt_producing(method, url, headers, body())? {
+                Ok(answer) if answer.status.is_success() => return Ok(answer),
+                Ok(answer) if is_passing(answer.status) => {
+                    wait = retry_after(&answer.headers).unwrap_or(wait);
+                    let few = answer.status == StatusCode::INTERNAL_SERVER_ERROR;
+                    (self.refused(answer), few)
+                }
+                Ok(answer) => return Err(self.refused(answer)),
+                Err(error) => (Refused::Failed(self.offline(&error)), error.connecting),
+            };
+            if Instant::now() + wait >= self.deadline || few && attempts >= FEW_ATTEMPTS {
+                return Err(refused);
+            }
+            tracing::debug!(%url, attempts, wait_ms = wait.as_millis(), "the request failed and is tried again");
+            std::thread::sleep(wait);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn attempt(
+        &self,
+        method: &Method,
+        url: &str,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Response, NetworkError> {
+        self.requests.set(self.requests.get() + 1);
+        let request = Request { method: method.clone(), url: url.to_owned(), headers: headers.clone(), body };
+        self.transport.start(request).wait()
+    }
+
+    fn attempt_producing(
+        &self,
+        method: &Method,
+        url: &str,
+        headers: &HeaderMap,
+        prepared: PreparedBody<'_>,
+    ) -> Result<Result<Response, NetworkError>> {
+        let Some(produce) = prepared.produce else {
+            return Ok(self.attempt(method, url, headers, prepared.body));
+        };
+        self.requests.set(self.requests.get() + 1);
+        let request = Request {
+            method: method.clone(),
+            url: url.to_owned(),
+            headers: headers.clone(),
+            body: prepared.body,
+        };
+        let in_flight = self.transport.start(request);
+        produce()?;
+        Ok(in_flight.wait())
+    }
+
+    /// Reads what a refusal says, and finds out whether it is a Highwater server that refuses.
+    fn refused(&self, mut answer: Response) -> Refused {
+        let mut text = Vec::new();
+        let read = plain_body(&answer.headers, &mut answer.body).take(MAX_JSON_BYTES).read_to_end(&mut text);
+        if read.is_ok()
+            && let Ok(body) = serde_json::from_slice::<ErrorBody>(&text)
+        {
+            return Refused::Told(answer.status, Box::new(body));
+        }
+        if is_passing(answer.status) {
+            // A proxy in front of the server speaks like this.
+            let message = "the server is not available".to_owned();
+            let body = ErrorBody { code: ErrorCode::Unavailable, message, request_id: None, conflict: None };
+            return Refused::Told(answer.status, Box::new(body));
+        }
+        let found = match self.server_kind() {
+            Some(kind) if kind == "highwater" => {
+                format!("a Highwater server answered HTTP {}, but not at this path", answer.status)
+            }
+            Some(kind) => format!("a server that calls itself {kind:?}"),
+            None => format!("it answered HTTP {}", answer.status),
+        };
+        Refused::Failed(Error::NotHighwater { remote: self.remote.to_string(), found })
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, mut answer: Response) -> Result<T> {
+        let mut bytes = Vec::new();
+        let body = self.plain_body(&mut answer);
+        body.take(MAX_JSON_BYTES).read_to_end(&mut bytes).map_err(|error| self.cut(&error))?;
+        serde_json::from_slice(&bytes).map_err(|_| {
+            if self.server_kind().as_deref() == Some("highwater") {
+                self.bad("its JSON is not what was asked for".to_owned())
+            } else {
+                let found = "its answer is not Highwater's".to_owned();
+                Error::NotHighwater { remote: self.remote.to_string(), found }
+            }
+        })
+    }
+
+    /// Turns a refusal that nobody knows better into an error of the library.
+    pub(crate) fn explain(&self, refused: Refused) -> Error {
+        let (status, body) = match refused {
+            Refused::Failed(error) => return error,
+            Refused::Told(status, body) => (status, *body),
+        };
+        let remote = self.remote.to_string();
+        let message = body.message;
+        match body.code {
+            ErrorCode::UnknownDatabase => Error::UnknownDatabase { remote },
+            ErrorCode::UnknownPosition => Error::UnknownPosition { remote, message },
+            ErrorCode::Unauthenticated => Error::Unauthenticated { remote, message },
+            ErrorCode::Forbidden => Error::Forbidden { remote, message },
+            ErrorCode::Unavailable | ErrorCode::TooManyRequests => {
+                Error::Offline { remote, reason: format!("HTTP {}: {message}", status.as_u16()) }
+            }
+            code => Error::Server { remote, code, message, request_id: body.request_id },
+        }
+    }
+
+    /// An answer that cannot be right.
+    pub(crate) fn bad(&self, what: String) -> Error {
+        Error::BadAnswer { remote: self.remote.to_string(), what }
+    }
+
+    /// A connection that broke while an answer was read.
+    pub(crate) fn cut(&self, error: &std::io::Error) -> Error {
+        let reason = format!("the connection broke while its answer was read: {error}");
+        Error::Offline { remote: self.remote.to_string(), reason }
+    }
+
+    fn offline(&self, error: &NetworkError) -> Error {
+        Error::Offline { remote: self.remote.to_string(), reason: error.reason.clone() }
+    }
+}
+
+/// What `locate` found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Located {
+    /// In the history, with or without changes on top.
+    At { position: Position, txid: TxId, exact: bool, known_pages: u32 },
+    /// No state of this database.
+    Nowhere,
+    /// There is no such database.
+    NoDatabase,
+}
+
+/// A body, and the work that fills it while it is being sent.
+pub(crate) struct PreparedBody<'a> {
+    pub(crate) body: Body,
+    pub(crate) produce: Option<Box<dyn FnOnce() -> Result<()> + 'a>>,
+}
+
+/// The body of an answer as it was before compression.
+pub(crate) fn plain_body<'r>(headers: &HeaderMap, body: &'r mut BodyReader) -> Box<dyn Read + 'r> {
+    let zstd = headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding == highwater_wire::ZSTD);
+    if !zstd {
+        return Box::new(body);
+    }
+    let decoder = zstd::stream::read::Decoder::new(body).and_then(|mut decoder| {
+        decoder.window_log_max(highwater_wire::ZSTD_WINDOW_LOG_MAX)?;
+        Ok(decoder)
+    });
+    match decoder {
+        Ok(decoder) => Box::new(decoder),
+        Err(error) => Box::new(FailingReader(Some(error))),
+    }
+}
+
+/// A reader whose first use reports why there is nothing to read.
+struct FailingReader(Option<std::io::Error>);
+
+impl Read for FailingReader {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(self.0.take().unwrap_or_else(|| std::io::ErrorKind::Other.into()))
+    }
+}
+
+/// Whether the same request may succeed a little later.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
+}
+
+/// How long the server asks to wait.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_PAUSE))
+}
+
+/// Between half and all of a pause, so that clients that failed together do not return together.
+fn jitter(pause: Duration) -> Duration {
+    let mut byte = [0_u8; 1];
+    let random = if getrandom::fill(&mut byte).is_ok() { byte[0] } else { 0 };
+    pause / 2 + pause / 2 * u32::from(random) / 256
+}
+
+fn set(headers: &mut HeaderMap, name: &str, value: &str) {
+    if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+        headers.insert(name, value);
+    }
+}

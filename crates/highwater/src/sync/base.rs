@@ -1,0 +1,246 @@
+//! What the local file is based on: which position of the server's history it was equal to, and
+//! what differs since.
+//!
+//! Three kinds of evidence, from cheap to dear:
+//!
+//! 1. The write-ahead log continues from the last capture: the metadata's base stands, and only
+//!    pages that the log names can differ.
+//! 2. The log does not continue (the application closed the file, or checkpointed it): every page
+//!    is compared with the page sums. If some differ, the file may have been written to, or
+//!    replaced by an older copy of itself: the server is asked which of its positions fits.
+//! 3. There is no metadata that can be trusted: content alone decides.
+//!
+//! Nothing found here is ever written over without the server agreeing on the hash of the result.
+
+use highwater_ltx::{PageNo, PageSize, Position, TxId};
+use highwater_pages::{Delta, LoadedSums, PageHash, PageSums, Snapshot, Suspects};
+use highwater_wire::{LocateRequest, SumsOf};
+
+use super::Run;
+use crate::api::Located;
+use crate::error::{Error, Result};
+use crate::metadata::BaseInfo;
+use crate::outcome::Stage;
+
+/// Below this many bytes a first push is simply tried; above, the server is asked beforehand
+/// whether it has the state already.
+const TRY_FIRST_BYTES: u64 = 4 << 20;
+
+/// What the local file is based on.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    /// None: the server is not known to have any of it.
+    pub(crate) base: Option<BaseInfo>,
+    /// The base's page sums. None: not needed so far, because nothing differs.
+    pub(crate) sums: Option<PageSums>,
+    /// What differs from the base.
+    pub(crate) delta: Delta,
+}
+
+impl Run<'_> {
+    /// Finds the base of the image.
+    pub(crate) fn ground(&mut self, snapshot: &Snapshot<'_>) -> Result<Ground> {
+        let Some(base) = self.meta.base else { return self.ground_by_content(snapshot, None) };
+        let suspects = snapshot.suspects(self.meta.mark.as_ref())?;
+        let continuous = !matches!(suspects, Suspects::All(_));
+        if !continuous && !self.at_home {
+            // A copy that was written to elsewhere, or another file's metadata.
+            return self.ground_by_content(snapshot, None);
+        }
+        if snapshot.page_size() != base.page_size {
+            return Err(self.page_size_error(snapshot.page_size(), base.page_size));
+        }
+        if matches!(suspects, Suspects::Nothing) && snapshot.page_count() == base.page_count {
+            let delta = Delta::nothing(base.page_size, base.page_count, base.position.state);
+            return Ok(Ground { base: Some(base), sums: None, delta });
+        }
+        if let Suspects::All(reason) = &suspects {
+            tracing::debug!(%reason, "every page is looked at");
+        }
+        let Some(sums) = self.load_sums(base)? else {
+            return self.ground_without_sums(snapshot, base, continuous);
+        };
+        let delta = self.diff(snapshot, Some(&sums), &suspects)?;
+        if continuous || delta.is_empty() {
+            return Ok(Ground { base: Some(base), sums: Some(sums), delta });
+        }
+        self.confirm_base(snapshot, base, sums, delta)
+    }
+
+    /// The base's page sums from the cache beside the database.
+    pub(crate) fn load_sums(&self, base: BaseInfo) -> Result<Option<PageSums>> {
+        let sums = self.files.sums.display();
+        let reason = match PageSums::load(&self.files.sums, base.position, base.page_size)? {
+            LoadedSums::Valid(sums) if sums.page_count() == base.page_count => return Ok(Some(sums)),
+            LoadedSums::Valid(_) => "it is of another size".to_owned(),
+            LoadedSums::Missing => {
+                tracing::debug!(%sums, "no page sums found; they are made anew");
+                return Ok(None);
+            }
+            LoadedSums::Stale { found } => format!("it is of position {found}"),
+            LoadedSums::Corrupt { reason } => reason.to_string(),
+        };
+        tracing::warn!(%sums, %reason, "the page sums cannot be used and are made anew; nothing is lost");
+        Ok(None)
+    }
+
+    /// The base is known, its page sums are not.
+    fn ground_without_sums(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        base: BaseInfo,
+        continuous: bool,
+    ) -> Result<Ground> {
+        let all = self.diff(snapshot, None, &Suspects::ALL)?;
+        if all.state == base.position.state {
+            let sums = sums_of(&all, base.position);
+            let delta = Delta::nothing(all.page_size, all.page_count, all.state);
+            return Ok(Ground { base: Some(base), sums: Some(sums), delta });
+        }
+        let Some((count, hashes)) = self.api.sums(base.position.place())? else {
+            return self.ground_by_content(snapshot, Some(all));
+        };
+        if count != base.page_count {
+            return self.ground_by_content(snapshot, Some(all));
+        }
+        let sums = self.checked_sums(base, &hashes)?;
+        let delta = all.against(&sums);
+        if continuous {
+            return Ok(Ground { base: Some(base), sums: Some(sums), delta });
+        }
+        self.confirm_base(snapshot, base, sums, delta)
+    }
+
+    /// Something differs and the log cannot say that it came after the base: asks the server
+    /// whether an older position of its history fits better.
+    fn confirm_base(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        base: BaseInfo,
+        sums: PageSums,
+        delta: Delta,
+    ) -> Result<Ground> {
+        let request = LocateRequest {
+            page_size: delta.page_size,
+            page_count: delta.page_count,
+            state: delta.state,
+            sums: SumsOf::Changed(delta.changed.iter().map(|(page, hash)| (*page, hash.0)).collect()),
+        };
+        match self.api.locate(&request, Some(base.position))? {
+            Located::At { position, .. } if position.state == base.position.state => {
+                Ok(Ground { base: Some(base), sums: Some(sums), delta })
+            }
+            Located::At { position, txid, exact, .. } => {
+                tracing::info!(db = %self.files.db.display(), was = %base.position.place(), now = %position.place(),
+                    exact, "the file is an earlier state of itself; it goes on from there");
+                let all = self.diff(snapshot, None, &Suspects::ALL)?;
+                self.settle(all, position, txid)
+            }
+            // The sync request itself will say what is wrong.
+            Located::NoDatabase => Ok(Ground { base: Some(base), sums: Some(sums), delta }),
+            Located::Nowhere => {
+                let all = self.diff(snapshot, None, &Suspects::ALL)?;
+                self.ground_by_content(snapshot, Some(all))
+            }
+        }
+    }
+
+    /// Content alone decides.
+    fn ground_by_content(&mut self, snapshot: &Snapshot<'_>, all: Option<Delta>) -> Result<Ground> {
+        let all = match all {
+            Some(all) => all,
+            None => self.diff(snapshot, None, &Suspects::ALL)?,
+        };
+        let bytes = all.page_count.bytes(all.page_size);
+        if bytes <= TRY_FIRST_BYTES && !self.healing {
+            // If the server knows better it refuses, and the next round comes back healing.
+            return Ok(Ground { base: None, sums: None, delta: all });
+        }
+        let mut request = LocateRequest {
+            page_size: all.page_size,
+            page_count: all.page_count,
+            state: all.state,
+            sums: SumsOf::Nothing,
+        };
+        match self.api.locate(&request, None)? {
+            Located::NoDatabase => return Ok(Ground { base: None, sums: None, delta: all }),
+            Located::At { position, txid, .. } => return self.settle(all, position, txid),
+            Located::Nowhere => {}
+        }
+        if let Some(info) = self.api.info()?
+            && info.page_size != all.page_size.get()
+        {
+            let server = PageSize::new(info.page_size).map_err(|error| self.api.bad(error.to_string()))?;
+            return Err(self.page_size_error(all.page_size, server));
+        }
+        request.sums = SumsOf::All(all.hashes_by_page());
+        match self.api.locate(&request, None)? {
+            Located::At { position, txid, exact: true, .. } => self.settle(all, position, txid),
+            Located::At { position, txid, exact: false, known_pages } => {
+                match self.choose_descent(&all, position, txid, known_pages)? {
+                    Some((position, txid)) => self.settle(all, position, txid),
+                    None => Err(self.stranger()),
+                }
+            }
+            Located::NoDatabase => Ok(Ground { base: None, sums: None, delta: all }),
+            Located::Nowhere => Err(self.stranger()),
+        }
+    }
+
+    /// Takes `position` as the base of the image whose every page is in `all`.
+    pub(crate) fn settle(&mut self, all: Delta, position: Position, txid: TxId) -> Result<Ground> {
+        if all.state == position.state {
+            let base = BaseInfo { position, txid, page_size: all.page_size, page_count: all.page_count };
+            let sums = sums_of(&all, position);
+            let delta = Delta::nothing(all.page_size, all.page_count, all.state);
+            return Ok(Ground { base: Some(base), sums: Some(sums), delta });
+        }
+        let (base, sums) = self.fetch_base(position, txid, all.page_size)?;
+        let delta = all.against(&sums);
+        Ok(Ground { base: Some(base), sums: Some(sums), delta })
+    }
+
+    /// Asks the server for the page sums at one of its positions.
+    pub(crate) fn fetch_base(
+        &self,
+        position: Position,
+        txid: TxId,
+        page_size: PageSize,
+    ) -> Result<(BaseInfo, PageSums)> {
+        let (page_count, hashes) = self.api.sums(position.place())?.ok_or_else(|| {
+            self.api.bad(format!("it named position {} and does not know it", position.place()))
+        })?;
+        let base = BaseInfo { position, txid, page_size, page_count };
+        let sums = self.checked_sums(base, &hashes)?;
+        Ok((base, sums))
+    }
+
+    fn checked_sums(&self, base: BaseInfo, hashes: &[PageHash]) -> Result<PageSums> {
+        let numbered: Vec<_> = (1..).map(PageNo).zip(hashes.iter().copied()).collect();
+        let mut sums = PageSums::new(base.position, base.page_size, base.page_count);
+        sums.apply(&numbered, base.page_count, base.position);
+        if sums.state() == base.position.state {
+            Ok(sums)
+        } else {
+            Err(self
+                .api
+                .bad(format!("its page sums at {} do not add up to its state", base.position.place())))
+        }
+    }
+
+    fn diff(&self, snapshot: &Snapshot<'_>, base: Option<&PageSums>, suspects: &Suspects) -> Result<Delta> {
+        let mut progress = |done, total| self.report(Stage::Scanning, done, Some(total));
+        Ok(snapshot.diff(base, suspects, &mut progress)?)
+    }
+
+    pub(crate) fn page_size_error(&self, local: PageSize, server: PageSize) -> Error {
+        Error::PageSize { db: self.files.db.clone(), local, remote: self.api.remote.to_string(), server }
+    }
+}
+
+/// The page sums of an image all of whose pages are in `all`.
+pub(crate) fn sums_of(all: &Delta, position: Position) -> PageSums {
+    let mut sums = PageSums::new(position, all.page_size, all.page_count);
+    sums.apply(&all.changed, all.page_count, position);
+    sums
+}

@@ -1,0 +1,86 @@
+//! Refusals that a person has to decide about, with the commands that do it.
+
+use std::path::Path;
+
+use highwater_wire::{ConflictDetail, ErrorBody, HeadJson};
+
+use super::Run;
+use crate::api::Refused;
+use crate::error::Error;
+
+/// Tables that a message names before it says how many more there are.
+const NAMED: usize = 5;
+
+impl Run<'_> {
+    /// Another device pushed, and this one changed something too.
+    pub(crate) fn conflict(&self, mut body: ErrorBody) -> Error {
+        let Some(detail) = body.conflict.take() else {
+            return self.api.explain(Refused::Told(http::StatusCode::CONFLICT, Box::new(body)));
+        };
+        Error::Conflict {
+            db: self.files.db.clone(),
+            summary: summary(&detail),
+            advice: self.advice(),
+            detail: Box::new(detail),
+        }
+    }
+
+    /// The file's content is none of the server's.
+    pub(crate) fn stranger(&self) -> Error {
+        let remote = self.api.remote.as_str();
+        let db = self.files.db.display();
+        Error::Stranger {
+            db: self.files.db.clone(),
+            remote: remote.to_owned(),
+            advice: format!(
+                "To keep both, sync this file to a name of its own: `highwater sync {db} --remote {remote}-2`. To take the server's database, copy it to another file: `highwater clone {remote} {}`",
+                other_name(&self.files.db)
+            ),
+        }
+    }
+
+    fn advice(&self) -> String {
+        format!(
+            "Local work goes on, and neither side is overwritten. To go on from the server's version: `highwater clone {} {}`, copy what only this file has into the copy, and use the copy from then on",
+            self.api.remote,
+            other_name(&self.files.db)
+        )
+    }
+}
+
+/// A name for a second copy beside the first: `app.db` becomes `app-server.db`.
+fn other_name(db: &Path) -> String {
+    let stem = db.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = db.extension().map(|extension| format!(".{}", extension.to_string_lossy()));
+    db.with_file_name(format!("{stem}-server{}", extension.unwrap_or_default())).display().to_string()
+}
+
+fn summary(detail: &ConflictDetail) -> String {
+    let place = |head: &HeadJson| format!("{}/{}", head.generation, head.frame);
+    let both = if detail.both_tables.is_empty() {
+        "no table was changed by both".to_owned()
+    } else {
+        format!("both changed {}", list(&detail.both_tables))
+    };
+    format!(
+        "this device changed {} ({} pages since {}), the server's copy changed {} ({} pages, now at {}); {both}",
+        list(&detail.local_tables),
+        detail.local_pages,
+        place(&detail.base),
+        list(&detail.remote_tables),
+        detail.remote_pages,
+        place(&detail.head),
+    )
+}
+
+fn list(tables: &[String]) -> String {
+    match tables {
+        [] => "no table that could be named".to_owned(),
+        [only] => format!("table {only}"),
+        _ if tables.len() <= NAMED => format!("tables {}", tables.join(", ")),
+        _ => {
+            let named = tables.get(..NAMED).unwrap_or_default().join(", ");
+            format!("tables {named} and {} more", tables.len() - NAMED)
+        }
+    }
+}

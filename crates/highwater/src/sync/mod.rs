@@ -1,0 +1,239 @@
+//! One sync, from the lock to the metadata file.
+//!
+//! The order of steps that makes it safe to be killed between any two of them:
+//!
+//! 1. the lock of this database file; only one sync runs at a time;
+//! 2. the metadata file, trusted only as far as the files themselves confirm it ([`base`]);
+//! 3. a read transaction, and what differs from the base in it ([`base`]);
+//! 4. the log's fsync, and the state about to be sent noted as pending in the metadata file;
+//! 5. one request ([`exchange`]); the server answers when what it accepted is durable;
+//! 6. received pages in one transaction of the local database ([`exchange`]);
+//! 7. page sums, then the metadata file ([`record`]).
+//!
+//! Killed before 5: nothing happened. After 5: the pending state, or failing that the content,
+//! tells the next sync where the server is. After 6: the same for where the file is.
+
+mod base;
+mod bootstrap;
+mod exchange;
+mod explain;
+mod lineage;
+mod record;
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use highwater_pages::{Replica, durable, kill_point};
+use highwater_wire::Remote;
+
+use crate::api::Api;
+use crate::builder::Options;
+use crate::error::{Error, Result};
+use crate::files::Files;
+use crate::home;
+use crate::lock::SyncLock;
+use crate::metadata::{Loaded, Metadata};
+use crate::outcome::{Action, Moved, Progress, Stage, SyncOutcome};
+use crate::transport::Transport;
+
+/// How often a sync starts over because the local file changed under it, before it reports that the
+/// application never paused.
+const ROUNDS: u32 = 12;
+
+/// What a caller wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Both directions.
+    Sync,
+    /// Only local changes to the server.
+    Push,
+    /// Only the server's changes to the local file.
+    Pull,
+    /// A local file that does not exist yet.
+    Clone,
+}
+
+/// Everything that one sync works with.
+pub(crate) struct Run<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) files: &'a Files,
+    pub(crate) api: Api<'a>,
+    pub(crate) meta: Metadata,
+    /// Whether the metadata describes this very file: another file's may be wrong about anything.
+    pub(crate) at_home: bool,
+    /// Whether the states whose answers are missing were asked about.
+    pub(crate) pending_checked: bool,
+    /// Whether the metadata differs from its file in more than a sync's result.
+    pub(crate) meta_is_unsaved: bool,
+    /// The caches were found wrong once already; from here on only content counts.
+    pub(crate) healing: bool,
+    pub(crate) pushed: Moved,
+    pub(crate) pulled: Moved,
+    pub(crate) began: Instant,
+}
+
+/// What a round of a sync came to.
+pub(crate) enum Round {
+    /// It is done.
+    Done(Action),
+    /// The ground moved; look again.
+    Again,
+}
+
+/// Runs one sync.
+pub(crate) fn run(
+    options: &Options,
+    files: &Files,
+    transport: &dyn Transport,
+    mode: Mode,
+) -> Result<SyncOutcome> {
+    let began = Instant::now();
+    let waiting = || {
+        options.report(Progress { stage: Stage::Waiting, done: 0, total: None });
+        tracing::info!(db = %files.db.display(), "another sync of this file is running; waiting for it");
+    };
+    let _lock = SyncLock::acquire(&files.lock, &files.db, options.lock_timeout, waiting)?;
+    if let Err(error) = durable::remove_stale_temps(&files.db) {
+        tracing::debug!(%error, "looking for left-over temporary files failed");
+    }
+    let (mut meta, at_home) = load_metadata(files, options)?;
+    let remote = choose_remote(&mut meta, at_home, files, options)?;
+    if options.forget {
+        meta.base = None;
+        meta.mark = None;
+        meta.pending.clear();
+    }
+    if meta.device.is_none() || options.device.is_some() {
+        meta.device = Some(options.device.map_or_else(crate::device::random, Ok)?);
+    }
+    meta.remote = Some(remote.to_string());
+    meta.home = Some(home::of(&files.db));
+    let api = Api {
+        transport,
+        remote: &remote,
+        token: options.token.as_deref(),
+        device: meta.device,
+        deadline: began + options.timeout,
+        requests: Cell::new(0),
+    };
+    let mut run = Run {
+        options,
+        files,
+        api,
+        meta,
+        at_home,
+        pending_checked: false,
+        meta_is_unsaved: true,
+        healing: false,
+        pushed: Moved::default(),
+        pulled: Moved::default(),
+        began,
+    };
+    run.rounds(mode)
+}
+
+impl Run<'_> {
+    fn rounds(&mut self, mode: Mode) -> Result<SyncOutcome> {
+        for round in 0..ROUNDS {
+            match self.round(mode)? {
+                Round::Done(action) => return Ok(self.outcome(action)),
+                Round::Again => {
+                    tracing::debug!(round, "the ground moved under this sync; looking again");
+                    // A short pause lets an application that commits without end come to a rest.
+                    std::thread::sleep(Duration::from_millis(u64::from(round) * 2));
+                }
+            }
+        }
+        let reason = "the application committed again and again while pages were on their way".to_owned();
+        Err(Error::Busy { db: self.files.db.clone(), reason })
+    }
+
+    fn round(&mut self, mode: Mode) -> Result<Round> {
+        if !self.files.db.exists() {
+            return self.bootstrap_file(mode);
+        }
+        kill_point("sync.begin");
+        let mut replica = Replica::open(&self.files.db, self.options.busy_timeout)?;
+        if replica.is_blank()? {
+            return self.bootstrap_blank(&mut replica, mode);
+        }
+        if mode == Mode::Clone {
+            return Err(Error::Exists { path: self.files.db.clone() });
+        }
+        self.exchange(&mut replica, mode)
+    }
+
+    fn outcome(&self, action: Action) -> SyncOutcome {
+        let base = self.meta.base.filter(|_| action != Action::NothingYet);
+        SyncOutcome {
+            action,
+            pushed: self.pushed,
+            pulled: self.pulled,
+            requests: self.api.requests.get(),
+            position: base.map(|base| base.position),
+            txid: base.map(|base| base.txid),
+            elapsed: self.began.elapsed(),
+        }
+    }
+
+    pub(crate) fn report(&self, stage: Stage, done: u64, total: Option<u64>) {
+        self.options.report(Progress { stage, done, total });
+    }
+}
+
+/// Reads the metadata file, and whether it describes this very database file.
+fn load_metadata(files: &Files, options: &Options) -> Result<(Metadata, bool)> {
+    let info = files.info.display();
+    match Metadata::load(&files.info)? {
+        Loaded::Valid(mut meta) => {
+            let at_home = meta.home.as_deref() == Some(home::of(&files.db).as_str());
+            if !at_home && files.db.exists() {
+                tracing::debug!(%info, "this file was moved or copied here; it goes on as a device of its own");
+                meta.device = options.device;
+            }
+            Ok((meta, at_home))
+        }
+        Loaded::Missing => {
+            tracing::debug!(%info, "no metadata file found");
+            Ok((Metadata::default(), false))
+        }
+        Loaded::Legacy(place) => {
+            tracing::info!(%info, generation = place.generation.0, durable_frame_num = place.frame.0,
+                "a metadata file of libSQL is taken over; what the server has is found by content");
+            Ok((Metadata::default(), false))
+        }
+        Loaded::Damaged(reason) => {
+            tracing::warn!(%info, %reason, "the metadata file cannot be used and is made anew; nothing is lost");
+            Ok((Metadata::default(), false))
+        }
+    }
+}
+
+/// The URL to sync with: the one asked for, or else the remembered one.
+fn choose_remote(meta: &mut Metadata, at_home: bool, files: &Files, options: &Options) -> Result<Remote> {
+    let Some(given) = &options.remote else {
+        let recorded = meta.remote.as_deref().ok_or_else(|| Error::NoRemote { db: files.db.clone() })?;
+        return Ok(recorded.parse()?);
+    };
+    match &meta.remote {
+        Some(recorded) if recorded != given.as_str() => {
+            if at_home && !options.switch_remote {
+                return Err(Error::OtherRemote {
+                    db: files.db.clone(),
+                    recorded: recorded.clone(),
+                    given: given.to_string(),
+                });
+            }
+            if !at_home {
+                tracing::warn!(info = %files.info.display(), %recorded,
+                    "the metadata file is another database's and is made anew; nothing is lost");
+            }
+            // What another remote had says nothing of this one: found out by content.
+            meta.base = None;
+            meta.mark = None;
+            meta.pending.clear();
+        }
+        _ => {}
+    }
+    Ok(given.clone())
+}

@@ -1,0 +1,41 @@
+//! Writing down where the local copy is, after it got there.
+//!
+//! Page sums first, then the metadata file: killed in between, the sums still hold the older
+//! position that the metadata names.
+
+use highwater_pages::{Mark, PageSums, kill_point};
+
+use super::Run;
+use crate::error::Result;
+use crate::home;
+use crate::metadata::BaseInfo;
+
+impl Run<'_> {
+    /// The local file is equal to `base`, whose page sums are `sums` (None: they did not change),
+    /// and the next capture looks on from `mark`.
+    pub(crate) fn record(
+        &mut self,
+        base: BaseInfo,
+        mark: Option<Mark>,
+        sums: Option<&mut PageSums>,
+    ) -> Result<()> {
+        kill_point("record.begin");
+        let saved = sums.map_or(Ok(()), |sums| sums.append(&self.files.sums));
+        if let Err(error) = saved {
+            // Only a cache: without it the next sync looks at every page.
+            tracing::warn!(sums = %self.files.sums.display(), %error, "the page sums could not be saved");
+        }
+        kill_point("record.sums_saved");
+        let before = self.meta.clone();
+        self.meta.base = Some(base);
+        self.meta.mark = mark;
+        self.meta.pending.clear();
+        self.meta.home = Some(home::of(&self.files.db));
+        if self.meta != before || self.meta_is_unsaved {
+            self.meta.save(&self.files.info)?;
+            self.meta_is_unsaved = false;
+        }
+        kill_point("record.done");
+        Ok(())
+    }
+}
