@@ -64,10 +64,10 @@ fn replace(
     let (file, temp) = create_temp(path)?;
     let guard = RemoveOnDrop(Some(&temp));
     let mut writer = BufWriter::with_capacity(1 << 16, file);
-    write(&mut writer).and_then(|()| writer.flush()).doing("writing", &temp)?;
+    write(&mut writer).and_then(|()| writer.flush()).doing("writing", path)?;
     kill_point("durable-temp-written");
     if durable {
-        writer.get_ref().sync_all().doing("flushing to disk", &temp)?;
+        writer.get_ref().sync_all().doing("flushing to disk", path)?;
         kill_point("durable-temp-synced");
     }
     drop(writer);
@@ -157,7 +157,7 @@ fn create_temp(path: &Path) -> Result<(File, PathBuf)> {
         match OpenOptions::new().write(true).create_new(true).open(&temp) {
             // Left by a process that had our id.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            result => return Ok((result.doing("creating", &temp)?, temp)),
+            result => return Ok((result.doing("creating", path)?, temp)),
         }
     }
 }

@@ -15,8 +15,10 @@
 //! The second half is delicate: SQLite writes a transaction's commit frame to the file (and waits
 //! for the disk) *before* readers can see it. A read transaction that starts in between does not
 //! see the last commit of the log. Therefore [`mark`] and [`mark_from`] stop at the last commit
-//! that something follows, which must have been published before its follower could begin; and
-//! [`mark_locked`], for a caller that holds the write lock, may go to the very last.
+//! that something follows, which must have been published before its follower could begin. The
+//! last transaction would so be looked at again by every capture, however large it is; therefore
+//! [`advance`] moves the mark over it once the read transaction proves to contain it, without a
+//! lock; and [`mark_locked`], for a caller that holds the write lock, goes to the very last.
 //!
 //! # Continuity
 //! A checkpoint that finished lets the next writer restart the log: it writes a header with a new
@@ -32,6 +34,7 @@
 //!
 //! Nothing here opens the database file or its `-shm`: closing those would drop SQLite's locks.
 
+mod advance;
 mod log;
 
 use std::collections::BTreeSet;
@@ -41,6 +44,7 @@ use std::path::Path;
 use highwater_ltx::{PageCount, PageNo, PageSize};
 
 use crate::error::Result;
+pub use advance::advance;
 use log::{Chain, FrameHeader, HeaderRead, LogFile, LogHeader, Stop};
 
 /// How often reading is tried again when the log is restarted meanwhile.

@@ -125,6 +125,13 @@ impl LogFile {
         Ok(Some(parse_frame_header(&bytes)))
     }
 
+    /// Reads the page in frame `number` (from 1); `false` if the file does not hold all of it.
+    pub(super) fn frame_page(&mut self, number: u64, size: PageSize, into: &mut Vec<u8>) -> Result<bool> {
+        into.resize(size.as_usize(), 0);
+        let offset = FrameNo(number).wal_offset(size) + WAL_FRAME_HEADER_SIZE;
+        Ok(self.read_at(offset, into)? == into.len())
+    }
+
     /// Whether frame `chain.frames` still is what the chain says. A chain without frames is at
     /// the header, which its caller has compared.
     pub(super) fn holds(&mut self, chain: Chain, page_size: PageSize) -> Result<bool> {
