@@ -1,1 +1,45 @@
-//! Placeholder.
+//! Highwater's sync server: an append-only log of every database over object storage, and HTTP.
+//!
+//! | task | use |
+//! |---|---|
+//! | run a server | [`Server::open`], then [`Server::serve`] |
+//! | put the server into another axum program | [`Server::router`] |
+//! | a server within a test, an example or a demonstration | [`Embedded`] |
+//! | check a store, file by file | [`verify_store`] |
+//!
+//! The protocol stands in `docs/PROTOCOL.md`, the layout of the store in `docs/FORMATS.md`. Not here:
+//! anything about SQLite beyond pages, and anything about clients.
+//!
+//! ```
+//! use highwater_server::{Config, Embedded, StoreUrl};
+//!
+//! # fn main() -> Result<(), highwater_server::Error> {
+//! let config = Config { store: StoreUrl::Memory, ..Config::default() };
+//! let server = Embedded::start(config, ([127, 0, 0, 1], 0).into())?;
+//! println!("databases stand below {}", server.url());
+//! server.stop()?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod answer;
+mod buffers;
+mod config;
+mod embedded;
+mod error;
+mod http_api;
+mod log;
+mod paths;
+mod push;
+mod registry;
+mod server;
+mod staging;
+mod store;
+mod verify;
+
+pub use config::{Config, InvalidStoreUrl, Limits, SnapshotPolicy, StoreUrl};
+pub use embedded::Embedded;
+pub use error::{Error, Result};
+pub use server::Server;
+pub use store::Store;
+pub use verify::{DatabaseReport, Fault, Progress, StoreReport, list_databases, verify_store};

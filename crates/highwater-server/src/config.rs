@@ -1,0 +1,172 @@
+//! What an operator may choose, with defaults that suit one small machine.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Everything a server is told before it starts.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Where the databases are kept.
+    pub store: StoreUrl,
+    /// When a snapshot is written, and with it a new generation begins.
+    pub snapshot: SnapshotPolicy,
+    /// How much one client may ask of the server.
+    pub limits: Limits,
+}
+
+/// Where the databases are kept.
+///
+/// ```
+/// # use highwater_server::StoreUrl;
+/// # use std::path::PathBuf;
+/// assert_eq!("./data".parse(), Ok(StoreUrl::Local(PathBuf::from("./data"))));
+/// assert_eq!("file:///srv/data".parse(), Ok(StoreUrl::Local(PathBuf::from("/srv/data"))));
+/// assert_eq!("memory:".parse(), Ok(StoreUrl::Memory));
+/// assert!("s3://bucket".parse::<StoreUrl>().is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// A folder of this machine. It is made when it does not exist.
+    Local(PathBuf),
+    /// The server's memory: for tests and demonstrations, gone when the server stops.
+    Memory,
+}
+
+impl Default for StoreUrl {
+    /// The folder `highwater-data` in the current folder.
+    fn default() -> Self {
+        Self::Local(PathBuf::from("highwater-data"))
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(folder) => folder.display().fmt(f),
+            Self::Memory => f.write_str("memory:"),
+        }
+    }
+}
+
+/// A text that names no store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{url:?} names no store ({reason}); give a folder, file:///FOLDER or memory:")]
+pub struct InvalidStoreUrl {
+    /// What was given.
+    pub url: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl FromStr for StoreUrl {
+    type Err = InvalidStoreUrl;
+
+    fn from_str(url: &str) -> Result<Self, InvalidStoreUrl> {
+        let invalid = |reason| InvalidStoreUrl { url: url.to_owned(), reason };
+        if matches!(url, "memory:" | "memory://") {
+            return Ok(Self::Memory);
+        }
+        if let Some(path) = url.strip_prefix("file://") {
+            if !path.starts_with('/') {
+                return Err(invalid("the path after file:// must begin with /"));
+            }
+            let path = percent_decoded(path).ok_or_else(|| invalid("a wrong percent escape"))?;
+            return Ok(Self::Local(PathBuf::from(path)));
+        }
+        if url.contains("://") {
+            return Err(invalid("this version keeps databases in a local folder or in memory only"));
+        }
+        if url.is_empty() {
+            return Err(invalid("it is empty"));
+        }
+        Ok(Self::Local(PathBuf::from(url)))
+    }
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let digit = |b: u8| char::from(b).to_digit(16);
+            let value = digit(rest.next()?)? * 16 + digit(rest.next()?)?;
+            out.push(u8::try_from(value).ok()?);
+        } else {
+            out.push(byte);
+        }
+    }
+    String::from_utf8(out).ok()
+}
+
+/// When a snapshot is written. It happens beside the pushes, never in front of them; the first
+/// push after the snapshot is durable begins a new generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotPolicy {
+    /// After this many pushes since the last snapshot. Bounds what opening a database and
+    /// restoring it have to read. Default 1,000.
+    pub max_files: u32,
+    /// When the pushes since the last snapshot take more bytes than the database itself (but at
+    /// least 1 MiB). Bounds the store to about three times the changes. Default true.
+    pub outweigh: bool,
+}
+
+impl Default for SnapshotPolicy {
+    fn default() -> Self {
+        Self { max_files: 1000, outweigh: true }
+    }
+}
+
+/// How much one client may ask of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest body of a push, decompressed, in bytes. Default 16 GiB.
+    pub push_bytes: u64,
+    /// The memory that one request's buffers may take, in bytes. Default 64 MiB.
+    pub body_memory: usize,
+    /// Bodies up to this size (decompressed, in bytes) are handled in memory; larger ones go
+    /// through a file in the store. Default 8 MiB, and never more than an eighth of
+    /// [`Limits::body_memory`].
+    pub small_body: usize,
+    /// Answers up to this size (in bytes of pages) are built in memory and compressed as a whole
+    /// for clients that take zstd; larger ones are streamed. Default 16 MiB, and never more than a
+    /// quarter of [`Limits::body_memory`].
+    pub small_answer: usize,
+    /// How long a client may take for the head of a request, and stay silent between requests.
+    /// Default 75 s.
+    pub header_timeout: Duration,
+    /// How long a client may stay silent within a body. Default 60 s.
+    pub idle_timeout: Duration,
+    /// How long accepted requests may go on after the server was told to stop. Default 30 s.
+    pub grace: Duration,
+    /// How many databases are kept open in memory. Default 1,000.
+    pub open_databases: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            push_bytes: 16 << 30,
+            body_memory: 64 << 20,
+            small_body: 8 << 20,
+            small_answer: 16 << 20,
+            header_timeout: Duration::from_secs(75),
+            idle_timeout: Duration::from_secs(60),
+            grace: Duration::from_secs(30),
+            open_databases: 1000,
+        }
+    }
+}
+
+impl Limits {
+    /// [`Limits::small_body`] within the memory of a request.
+    pub(crate) fn in_memory_body(&self) -> usize {
+        self.small_body.min(self.body_memory / 8)
+    }
+
+    /// [`Limits::small_answer`] within the memory of a request.
+    pub(crate) fn in_memory_answer(&self) -> usize {
+        self.small_answer.min(self.body_memory / 4)
+    }
+}

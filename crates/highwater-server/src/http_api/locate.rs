@@ -1,0 +1,88 @@
+//! `POST /DB/v1/locate`: where in the history a copy is.
+
+use axum::extract::Request;
+use axum::response::Response;
+use futures::StreamExt;
+use highwater_ltx::Position;
+use highwater_wire::{BASE, DbName, ErrorCode, LocateAnswer, LocateRequest};
+
+use super::sync::{encoding, header, length, position_headers};
+use super::{App, Failure, json};
+use crate::log::Located;
+use crate::push::Encoding;
+
+pub(super) async fn locate(app: &App, name: &DbName, request: Request) -> Result<Response, Failure> {
+    let (parts, body) = request.into_parts();
+    let base: Option<Position> = header(&parts.headers, BASE)?;
+    let limit = app.context.limits.body_memory;
+    if length(&parts.headers).is_some_and(|length| length > limit as u64) {
+        return Err(Failure::too_large(limit as u64));
+    }
+    let mut bytes = Vec::new();
+    let mut pieces = body.into_data_stream();
+    loop {
+        let idle = app.context.limits.idle_timeout;
+        let piece = tokio::time::timeout(idle, pieces.next()).await;
+        let piece = piece.map_err(|_| Failure::bad_request("the body stopped arriving"))?;
+        let Some(piece) = piece else { break };
+        let piece = piece.map_err(|_| Failure::bad_request("the connection broke within the body"))?;
+        if bytes.len() + piece.len() > limit {
+            return Err(Failure::too_large(limit as u64));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    if encoding(&parts.headers)? == Encoding::Zstd {
+        bytes = inflated(bytes, limit).await?;
+    }
+    let request = LocateRequest::decode(&bytes).map_err(|error| {
+        Failure::new(ErrorCode::CorruptBody, format!("the body is no locate request: {error}"))
+    })?;
+    drop(bytes);
+    let db = app.registry.get(name).await?;
+    let Some(located) = db.locate(request, base).await? else {
+        app.registry.forget(name);
+        return Err(Failure::unknown_database(name.as_str()));
+    };
+    let (entry, exact, known_pages) = match located {
+        Located::Exact(entry) => (entry, true, 0),
+        Located::Base(entry, known) => (entry, false, known),
+        Located::Stranger => {
+            return Err(Failure::new(
+                ErrorCode::UnknownState,
+                format!(
+                    "this copy is not a position of {name}, nor one with changes on top: it may be another database"
+                ),
+            ));
+        }
+        Located::UnknownBase => {
+            return Err(Failure::new(
+                ErrorCode::UnknownBase,
+                "the base that the request names is not in this database's history; ask with all page sums",
+            ));
+        }
+    };
+    tracing::debug!(db = %name, position = %entry.position.place(), exact, known_pages, "located a copy");
+    let answer = LocateAnswer { position: entry.position.into(), txid: entry.txid.0, exact, known_pages };
+    let mut response = json(&answer);
+    position_headers(&mut response, &entry)?;
+    Ok(response)
+}
+
+async fn inflated(bytes: Vec<u8>, limit: usize) -> Result<Vec<u8>, Failure> {
+    let work = tokio::task::spawn_blocking(move || {
+        let mut out = Vec::new();
+        let mut zstd = zstd::Decoder::new(bytes.as_slice())?;
+        zstd.window_log_max(highwater_wire::ZSTD_WINDOW_LOG_MAX)?;
+        let mut limited = std::io::Read::take(zstd, limit as u64 + 1);
+        std::io::Read::read_to_end(&mut limited, &mut out)?;
+        Ok::<_, std::io::Error>(out)
+    });
+    let out = work.await.map_err(|error| Failure::internal(&error.to_string()))?;
+    match out {
+        Ok(out) if out.len() > limit => Err(Failure::too_large(limit as u64)),
+        Ok(out) => Ok(out),
+        Err(error) => {
+            Err(Failure::new(ErrorCode::CorruptBody, format!("the body cannot be decompressed: {error}")))
+        }
+    }
+}

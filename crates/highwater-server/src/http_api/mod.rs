@@ -1,0 +1,140 @@
+//! HTTP: one entrance for every request. It names the request, parses the raw path itself (nothing
+//! is decoded or collapsed on the way to a database's name), runs the work in a task of its own, so
+//! that a client that goes away does not stop what was accepted, and turns every failure and panic
+//! into the documented answer.
+//!
+//! | path | module |
+//! |---|---|
+//! | `/DB/v1/sync` | [`sync`] |
+//! | `/DB/v1/locate` | [`locate`] |
+//! | `/DB/v1`, `/DB/v1/log`, `/DB/v1/snapshot`, `/DB/v1/sums` | [`read`] |
+//! | `/healthz`, `/version` | here |
+//!
+//! Later: authentication belongs into [`dispatch`], before the database is looked up; uploads, watch
+//! and administration get modules of their own beside [`sync`].
+
+mod error;
+mod locate;
+mod path;
+mod query;
+mod read;
+mod sync;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use highwater_wire::{ErrorCode, PROTOCOL, REQUEST_ID, VersionInfo};
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use serde::Serialize;
+use tracing::Instrument;
+
+use crate::log::Context;
+use crate::registry::Registry;
+use crate::staging;
+pub(crate) use error::Failure;
+use path::Target;
+
+/// What every request needs.
+#[derive(Debug, Clone)]
+pub(crate) struct App {
+    pub(crate) context: Arc<Context>,
+    pub(crate) registry: Arc<Registry>,
+}
+
+/// The router: everything goes through [`enter`].
+pub(crate) fn router(app: App) -> axum::Router {
+    axum::Router::new().fallback(enter).with_state(app)
+}
+
+async fn enter(State(app): State<App>, request: Request) -> Response {
+    let id = format!("{:016x}", staging::unique() >> 64);
+    let span = tracing::info_span!("request", id, method = %request.method(), path = shortened(request.uri().path()));
+    // The task goes on when the client goes away; shutting down waits for it.
+    let tasks = app.context.tasks.clone();
+    let work = tasks.spawn(async move { dispatch(&app, request).await }.instrument(span.clone()));
+    let outcome = work.await.unwrap_or_else(|error| {
+        let _entered = span.enter();
+        Err(Failure::internal(&format!("a request ended early: {error}")))
+    });
+    let mut response = match outcome {
+        Ok(response) => response,
+        Err(failure) => {
+            let _entered = span.enter();
+            tracing::debug!(code = ?failure.code(), message = failure.message(), "refused");
+            failure.into_response(&id)
+        }
+    };
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A path of any length, fit for a log line.
+fn shortened(path: &str) -> &str {
+    path.get(..200).unwrap_or(path.get(..path.floor_char_boundary(200)).unwrap_or_default())
+}
+
+async fn dispatch(app: &App, request: Request) -> Result<Response, Failure> {
+    let target = path::parse(request.uri().path())?;
+    let method = request.method().clone();
+    let allow = |methods: &'static str| {
+        let allowed = methods.split(", ").any(|allowed| allowed == method.as_str());
+        if allowed { Ok(()) } else { Err(Failure::method_not_allowed(methods)) }
+    };
+    let (name, verb) = match target {
+        Target::Health => {
+            allow("GET, HEAD")?;
+            return Ok(json(&serde_json::json!({ "status": "ok" })));
+        }
+        Target::Version => {
+            allow("GET, HEAD")?;
+            return Ok(json(&version()));
+        }
+        Target::Database(name, verb) => (name, verb),
+    };
+    match verb {
+        Some("sync" | "locate") => allow("POST")?,
+        None | Some("snapshot" | "sums" | "log") => allow("GET, HEAD")?,
+        Some(_) => return Err(path::nothing_here()),
+    }
+    let query = query::Query::parse(request.uri().query())?;
+    match verb {
+        Some("sync") => sync::sync(app, &name, request).await,
+        Some("locate") => locate::locate(app, &name, request).await,
+        Some("snapshot") => read::snapshot(app, &name, &query, request.headers()).await,
+        Some("sums") => read::sums(app, &name, &query).await,
+        Some("log") => read::log(app, &name, &query).await,
+        _ => read::info(app, &name, &query).await,
+    }
+}
+
+fn version() -> VersionInfo {
+    VersionInfo {
+        server: "highwater".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocols: vec![PROTOCOL.to_owned()],
+    }
+}
+
+/// A JSON answer.
+fn json(value: &impl Serialize) -> Response {
+    // The bodies are plain structures of strings and numbers: this cannot fail.
+    let mut response = Response::new(Body::from(serde_json::to_vec(value).unwrap_or_default()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A text as the value of a header; the texts used here are plain.
+fn header_value(text: &str) -> Result<HeaderValue, Failure> {
+    HeaderValue::from_str(text).map_err(|error| Failure::internal(&error.to_string()))
+}
+
+/// A failure for a path that means nothing.
+fn not_found(message: &str) -> Failure {
+    Failure::new(ErrorCode::NotFound, message)
+}

@@ -1,0 +1,143 @@
+//! `POST /DB/v1/sync`: push and pull at once.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use highwater_ltx::{DeviceId, Position};
+use highwater_pages::kill_point;
+use highwater_wire::{BASE, DEVICE, DbName, HEAD, LTX_CONTENT, OUTCOME, Outcome, TXID, ZSTD};
+use http::HeaderMap;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+
+use super::{App, Failure, header_value};
+use crate::answer::{self, LtxBody};
+use crate::log::{Database, Entry, SyncRequest, Verdict, ms_since};
+use crate::push::{self, Encoding};
+
+pub(super) async fn sync(app: &App, name: &DbName, request: Request) -> Result<Response, Failure> {
+    let began = Instant::now();
+    let (parts, body) = request.into_parts();
+    let headers = parts.headers;
+    let base: Option<Position> = header(&headers, BASE)?;
+    let device: Option<DeviceId> = header(&headers, DEVICE)?;
+    let encoding = encoding(&headers)?;
+    let limit = app.context.limits.push_bytes;
+    if length(&headers).is_some_and(|length| length > limit) {
+        return Err(Failure::too_large(limit));
+    }
+    let db = app.registry.get(name).await?;
+    let result = receive_and_sync(&db, (base, device), body, encoding, began).await;
+    if !db.exists() {
+        app.registry.forget(name);
+    }
+    let verdict = result?;
+    kill_point("server-sync-answering");
+    respond(app, verdict, accepts_zstd(&headers)).await
+}
+
+async fn receive_and_sync(
+    db: &Arc<Database>,
+    (base, device): (Option<Position>, Option<DeviceId>),
+    body: Body,
+    encoding: Encoding,
+    began: Instant,
+) -> Result<Verdict, Failure> {
+    let sender = device.unwrap_or(DeviceId(0));
+    let delta = push::receive(db, body, encoding, (base, sender)).await?;
+    if delta.is_some() && device.is_none() {
+        return Err(Failure::bad_request(format!(
+            "a push says which copy it comes from: the header {DEVICE} is missing"
+        )));
+    }
+    let sent = delta.as_ref().map_or(0, |delta| delta.pages.len());
+    let verdict = db.sync(SyncRequest { base, device: sender, delta }).await?;
+    let head = &verdict.head;
+    let pulled = verdict.send.as_ref().map_or(0, |images| images.list.len());
+    tracing::info!(
+        db = %db.name, device = %sender, outcome = %verdict.outcome, generation = head.position.generation.0,
+        durable_frame_num = head.position.frame.0, txid = head.txid.0, pages = sent, pages_sent = pulled,
+        bytes = head.file.as_ref().filter(|_| verdict.outcome == Outcome::Pushed).map_or(0, |file| file.size),
+        ms = ms_since(began), "synced"
+    );
+    Ok(verdict)
+}
+
+async fn respond(app: &App, verdict: Verdict, zstd: bool) -> Result<Response, Failure> {
+    let Verdict { outcome, head, from, send } = verdict;
+    let mut response = match send {
+        None => Response::new(Body::empty()),
+        Some(images) => {
+            let header = answer::header(&head, &images, from);
+            ltx_response(answer::ltx_body(&app.context, header, images, zstd).await?)?
+        }
+    };
+    response.headers_mut().insert(OUTCOME, header_value(outcome.as_str())?);
+    position_headers(&mut response, &head)?;
+    Ok(response)
+}
+
+/// An answer that carries an LTX file.
+pub(super) fn ltx_response(file: LtxBody) -> Result<Response, Failure> {
+    let mut response = Response::new(file.body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, header_value(LTX_CONTENT)?);
+    if file.zstd {
+        headers.insert(CONTENT_ENCODING, header_value(ZSTD)?);
+    }
+    if let Some(size) = file.size {
+        headers.insert(CONTENT_LENGTH, size.into());
+    }
+    Ok(response)
+}
+
+/// Says which position an answer is about.
+pub(super) fn position_headers(response: &mut Response, entry: &Entry) -> Result<(), Failure> {
+    response.headers_mut().insert(HEAD, header_value(&entry.position.to_string())?);
+    response.headers_mut().insert(TXID, entry.txid.0.into());
+    Ok(())
+}
+
+/// The value of one of Highwater's headers.
+pub(super) fn header<T: FromStr<Err = highwater_ltx::InvalidUnit>>(
+    headers: &HeaderMap,
+    name: &str,
+) -> Result<Option<T>, Failure> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Failure::bad_request(format!("the header {name} is given twice")));
+    }
+    let text =
+        value.to_str().map_err(|_| Failure::bad_request(format!("the header {name} is not plain text")))?;
+    text.parse().map(Some).map_err(|error: highwater_ltx::InvalidUnit| {
+        Failure::bad_request(format!("the header {name}: {error}"))
+    })
+}
+
+/// How the body of a request is compressed.
+pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Failure> {
+    match headers.get(CONTENT_ENCODING).map(http::HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok(Encoding::Identity),
+        Some(b"zstd") => Ok(Encoding::Zstd),
+        Some(_) => Err(Failure::bad_request("the body's Content-Encoding must be zstd or none")),
+    }
+}
+
+/// The size of the body, when the request says it.
+pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether the client reads zstd.
+pub(super) fn accepts_zstd(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        parts.next().is_some_and(|name| name.eq_ignore_ascii_case(ZSTD))
+            && !parts.any(|weight| matches!(weight, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+    })
+}

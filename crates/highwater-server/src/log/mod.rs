@@ -1,0 +1,196 @@
+//! The log of one database: what is known of it in memory, and the one writer at a time.
+//!
+//! Invariants
+//! - The store is the truth. Memory is rebuilt from it on open and never ahead of it: a push is
+//!   taken into memory only after its file is durable.
+//! - Within the process, deciding and appending happen in turns ([`Database::turn`]); between
+//!   processes the creation of the file for head+1 decides, and the loser reads on.
+//! - Nothing is ever removed from the log: there is no pruning yet.
+
+mod append;
+mod conflict;
+mod decide;
+mod delta;
+mod entries;
+mod file;
+mod images;
+mod locate;
+mod open;
+mod snapshot;
+mod table;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use highwater_ltx::{PageNo, PageSize, TxId};
+use highwater_wire::DbName;
+use tokio_util::task::TaskTracker;
+
+pub(crate) use append::{Plan, Planned, unencodable};
+pub(crate) use decide::{Refusal, SyncRequest, UnknownBase, Verdict};
+pub(crate) use delta::{Delta, DeltaImages, Staged};
+pub(crate) use entries::{Entry, Log};
+pub(crate) use images::{Batch, Images, blocking};
+pub(crate) use locate::Located;
+pub(crate) use snapshot::snapshot_header;
+
+use crate::store::Store;
+use crate::{Error, Limits, Result, SnapshotPolicy, paths};
+use file::StoredFile;
+
+/// What all databases of a server share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) store: Store,
+    pub(crate) snapshot: SnapshotPolicy,
+    pub(crate) limits: Limits,
+    /// Work that outlives a connection: pushes being made durable, snapshots being written.
+    pub(crate) tasks: TaskTracker,
+    /// Set when the server stops: work that can be done later is not begun.
+    pub(crate) stopping: AtomicBool,
+}
+
+/// An open database; it may not exist yet.
+#[derive(Debug)]
+pub(crate) struct Database {
+    pub(crate) name: DbName,
+    pub(crate) context: Arc<Context>,
+    /// Whoever decides about a push and appends it holds this.
+    turn: tokio::sync::Mutex<()>,
+    log: RwLock<Option<Log>>,
+    snapshotting: AtomicBool,
+    /// For eviction: the registry's count when it was last asked for.
+    pub(crate) last_used: AtomicU64,
+}
+
+impl Database {
+    /// Reads what the store has of it.
+    pub(crate) async fn open(context: &Arc<Context>, name: &DbName) -> Result<Self> {
+        let began = std::time::Instant::now();
+        let log = open::open(&context.store, name).await?;
+        if let Some(log) = &log {
+            let head = log.head();
+            tracing::debug!(
+                db = %name, generation = head.position.generation.0, durable_frame_num = head.position.frame.0,
+                txid = head.txid.0, pages = head.page_count.0, ms = ms_since(began), "opened"
+            );
+        }
+        Ok(Self {
+            name: name.clone(),
+            context: Arc::clone(context),
+            turn: tokio::sync::Mutex::new(()),
+            log: RwLock::new(log),
+            snapshotting: AtomicBool::new(false),
+            last_used: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether it has a position.
+    pub(crate) fn exists(&self) -> bool {
+        self.read(|_| ()).is_some()
+    }
+
+    /// Looks at the log; `None` when the database does not exist.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Log) -> T) -> Option<T> {
+        self.log.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(look)
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut Option<Log>) -> T) -> T {
+        change(&mut self.log.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes in what other servers on the same store appended.
+    pub(crate) async fn refresh(&self) -> Result<()> {
+        let next = paths::push(&self.name, self.next_txid());
+        if self.context.store.size(&next).await?.is_some() {
+            let _turn = self.turn.lock().await;
+            self.refresh_in_turn().await?;
+        }
+        Ok(())
+    }
+
+    /// [`Database::refresh`] for whoever has the turn.
+    async fn refresh_in_turn(&self) -> Result<()> {
+        let store = &self.context.store;
+        loop {
+            let txid = self.next_txid();
+            let Some(size) = store.size(&paths::push(&self.name, txid)).await? else { return Ok(()) };
+            let (header, file) = StoredFile::open(store, &self.name, (false, txid, size), true).await?;
+            let file = Arc::new(file);
+            let index = file.index(store, &self.name).await?;
+            self.write(|log| {
+                let entry = open::follow(&self.name, log.as_ref(), &header, &file)?;
+                tracing::debug!(db = %self.name, txid = txid.0, "found a push of another server");
+                Log::append(log, header.page_size, entry, &index, &[]);
+                Ok::<_, Error>(())
+            })?;
+        }
+    }
+
+    fn next_txid(&self) -> TxId {
+        self.read(|log| log.head().txid.next()).unwrap_or(TxId::FIRST)
+    }
+
+    /// The newest image of every page that changed after `from`; of every page of the head when
+    /// nothing is given.
+    pub(crate) async fn images_since(&self, from: Option<TxId>) -> Result<Option<(Entry, Images)>> {
+        let plan = self.read(|log| {
+            let files = from.map_or_else(|| log.files_of(log.head().txid), |from| log.files_after(from));
+            Some((log.head().clone(), log.page_size, files?))
+        });
+        self.gather(plan.flatten()).await
+    }
+
+    /// Every page of the position after `txid`.
+    pub(crate) async fn images_at(&self, txid: TxId) -> Result<Option<(Entry, Images)>> {
+        let plan = self.read(|log| Some((log.entry(txid)?.clone(), log.page_size, log.files_of(txid)?)));
+        self.gather(plan.flatten()).await
+    }
+
+    async fn gather(
+        &self,
+        plan: Option<(Entry, PageSize, Vec<Arc<StoredFile>>)>,
+    ) -> Result<Option<(Entry, Images)>> {
+        let Some((entry, page_size, files)) = plan else { return Ok(None) };
+        let size = (page_size, entry.page_count);
+        let images = Images::newest(&self.context.store, &self.name, size, files).await?;
+        Ok(Some((entry, images)))
+    }
+
+    /// The hashes of pages of the head, in the order of `pages`; read and remembered where they
+    /// were not known. Pages that the head does not have are left out.
+    pub(crate) async fn head_hashes(
+        &self,
+        pages: impl Iterator<Item = PageNo> + Clone,
+    ) -> Result<Vec<(PageNo, highwater_pages::PageHash)>> {
+        let missing = self.read(|log| {
+            let unknown = |page: &PageNo| log.table.hash(*page).is_none();
+            let list: Vec<_> =
+                pages.clone().filter(unknown).filter_map(|page| log.table.image(page)).collect();
+            let files = if list.is_empty() { Vec::new() } else { log.table.files().to_vec() };
+            Images { db: self.name.clone(), page_size: log.page_size, files, list }
+        });
+        let Some(missing) = missing.map(Arc::new) else { return Ok(Vec::new()) };
+        if !missing.list.is_empty() {
+            let found = missing.hashes(&self.context.store).await?;
+            self.write(|log| {
+                if let Some(log) = log {
+                    found.iter().for_each(|(image, hash)| log.table.remember(*image, *hash));
+                }
+            });
+        }
+        Ok(self
+            .read(|log| pages.filter_map(|page| Some((page, log.table.hash(page)?))).collect())
+            .unwrap_or_default())
+    }
+
+    /// Marks the beginning of a snapshot; false when one is being written already.
+    fn begin_snapshot(&self) -> bool {
+        !self.context.stopping.load(Ordering::SeqCst) && !self.snapshotting.swap(true, Ordering::SeqCst)
+    }
+}
+
+/// Milliseconds since then, for the log.
+pub(crate) fn ms_since(began: std::time::Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,79 @@
+//! The names of objects in the store. Built here and nowhere else.
+//!
+//! | object | what |
+//! |---|---|
+//! | `DB/ltx/0/<txid>-<txid>.ltx` | one accepted push |
+//! | `DB/ltx/9/0000000000000001-<txid>.ltx` | a snapshot of the state after that transaction |
+//! | `DB/uploads/<random>.ltx` | a file that is still being written; belongs to nobody after a crash |
+//!
+//! One database's name may be the beginning of another's (`team`, `team/app`): `ltx` and `uploads`
+//! are reserved words that no name contains, so the objects of two databases never meet.
+
+use highwater_ltx::{TxId, file_name, parse_file_name};
+use highwater_wire::DbName;
+use object_store::path::Path;
+
+/// The folder of all accepted pushes.
+pub(crate) fn pushes(db: &DbName) -> Path {
+    Path::from(format!("{db}/ltx/0"))
+}
+
+/// The folder of all snapshots.
+pub(crate) fn snapshots(db: &DbName) -> Path {
+    Path::from(format!("{db}/ltx/9"))
+}
+
+/// The folder of files that are being written.
+
+/// The accepted push `txid`.
+pub(crate) fn push(db: &DbName, txid: TxId) -> Path {
+    Path::from(format!("{db}/ltx/0/{}", file_name(txid, txid)))
+}
+
+/// The snapshot of the state after `txid`.
+pub(crate) fn snapshot(db: &DbName, txid: TxId) -> Path {
+    Path::from(format!("{db}/ltx/9/{}", file_name(TxId::FIRST, txid)))
+}
+
+/// A file that is being written, under a name that nobody else chooses.
+pub(crate) fn upload(db: &DbName, unique: u128) -> Path {
+    Path::from(format!("{db}/uploads/{unique:032x}.ltx"))
+}
+
+/// The transactions that the object's name says it covers.
+pub(crate) fn covers(object: &Path) -> Option<(TxId, TxId)> {
+    parse_file_name(object.filename()?)
+}
+
+/// Which database an object of its log belongs to; `None` for anything else in the store.
+pub(crate) fn database_of(object: &Path) -> Option<DbName> {
+    let (folder, _) = object.as_ref().rsplit_once('/')?;
+    let name = folder.strip_suffix("/ltx/0").or_else(|| folder.strip_suffix("/ltx/9"))?;
+    covers(object)?;
+    name.parse().ok()
+}
+
+/// Whether the object is a file that was being written.
+pub(crate) fn is_upload(object: &Path) -> bool {
+    let mut parts = object.as_ref().rsplit('/');
+    parts.next().is_some_and(|file| file.ends_with(".ltx"))
+        && parts.next() == Some("uploads")
+        && parts.rev().collect::<Vec<_>>().join("/").parse::<DbName>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_knows_its_database() {
+        let db: DbName = "team/app".parse().unwrap();
+        assert_eq!(push(&db, TxId(2)).as_ref(), "team/app/ltx/0/0000000000000002-0000000000000002.ltx");
+        assert_eq!(snapshot(&db, TxId(2)).as_ref(), "team/app/ltx/9/0000000000000001-0000000000000002.ltx");
+        assert_eq!(database_of(&push(&db, TxId(2))), Some(db.clone()));
+        assert_eq!(database_of(&snapshot(&db, TxId(2))), Some(db.clone()));
+        assert_eq!(database_of(&upload(&db, 1)), None);
+        assert!(is_upload(&upload(&db, 1)));
+        assert!(!is_upload(&push(&db, TxId(2))));
+    }
+}

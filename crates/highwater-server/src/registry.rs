@@ -1,0 +1,73 @@
+//! The databases that are open in memory, at most a configured number; the ones that were not asked
+//! for the longest are let go. A database that is let go while a request still uses it stays usable:
+//! the store, not memory, says what is true.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use highwater_wire::DbName;
+use tokio::sync::OnceCell;
+
+use crate::Result;
+use crate::log::{Context, Database};
+
+type Slot = Arc<OnceCell<Arc<Database>>>;
+
+/// Open databases by name.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    context: Arc<Context>,
+    slots: Mutex<HashMap<DbName, Slot>>,
+    /// Counts requests: the age of a database is how long ago it was asked for.
+    clock: AtomicU64,
+}
+
+impl Registry {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Self { context, slots: Mutex::default(), clock: AtomicU64::new(0) }
+    }
+
+    /// The database of that name, opened if it is not; it may not exist in the store.
+    pub(crate) async fn get(&self, name: &DbName) -> Result<Arc<Database>> {
+        let slot = self.with(|slots| Arc::clone(slots.entry(name.clone()).or_default()));
+        let opened =
+            slot.get_or_try_init(async || Database::open(&self.context, name).await.map(Arc::new)).await;
+        let database = match opened {
+            Ok(database) => Arc::clone(database),
+            Err(error) => {
+                self.forget(name);
+                return Err(error);
+            }
+        };
+        database.last_used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        self.evict();
+        Ok(database)
+    }
+
+    /// Lets go of a database that turned out not to exist.
+    pub(crate) fn forget(&self, name: &DbName) {
+        self.with(|slots| slots.remove(name));
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut HashMap<DbName, Slot>) -> T) -> T {
+        change(&mut self.slots.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn evict(&self) {
+        let most = self.context.limits.open_databases.max(1);
+        self.with(|slots| {
+            while slots.len() > most {
+                let age =
+                    |slot: &Slot| slot.get().map_or(u64::MAX, |db| db.last_used.load(Ordering::Relaxed));
+                let Some(oldest) =
+                    slots.iter().min_by_key(|(_, slot)| age(slot)).map(|(name, _)| name.clone())
+                else {
+                    return;
+                };
+                tracing::debug!(db = %oldest, "closed: it was not asked for the longest");
+                slots.remove(&oldest);
+            }
+        });
+    }
+}

@@ -1,0 +1,229 @@
+//! The only door to storage.
+//!
+//! Everything that is acknowledged goes through [`Store::create`] or [`Store::publish`]: both make
+//! an object under a name that did not exist before, exactly once, and return only when it is
+//! durable (local folders are used with fsync on). An outcome that is unclear after an error is
+//! resolved by reading the object back and comparing, never guessed.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use highwater_ltx::{Header, Trailer};
+use highwater_wire::DbName;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+
+use crate::{Error, Result, StoreUrl, paths};
+
+/// Files that were being written and are older than this belong to nobody.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A store of databases. Cloning it is cheap and gives the same store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    url: StoreUrl,
+    /// Whether a successful answer can be lost on its way: then our own object may come back as
+    /// somebody else's.
+    remote: bool,
+}
+
+/// How an attempt to create an object ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Created {
+    /// It is there, it is ours, it is durable.
+    Ours,
+    /// Somebody else's stands there.
+    Lost,
+}
+
+impl Store {
+    /// Opens a store; a folder is made when it does not exist.
+    ///
+    /// # Errors
+    /// [`Error::OpenStore`].
+    pub fn open(url: &StoreUrl) -> Result<Self> {
+        let objects: Arc<dyn ObjectStore> = match url {
+            StoreUrl::Memory => Arc::new(InMemory::new()),
+            StoreUrl::Local(folder) => {
+                let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::OpenStore {
+                    store: url.to_string(),
+                    source,
+                };
+                std::fs::create_dir_all(folder).map_err(|error| failed(Box::new(error)))?;
+                let local = LocalFileSystem::new_with_prefix(folder).map_err(|e| failed(Box::new(e)))?;
+                Arc::new(local.with_fsync(true))
+            }
+        };
+        Ok(Self { objects, url: url.clone(), remote: false })
+    }
+
+    /// What it was opened as.
+    #[must_use]
+    pub fn url(&self) -> &StoreUrl {
+        &self.url
+    }
+
+    /// The names of all databases, in order.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn databases(&self) -> Result<Vec<DbName>> {
+        let mut names = std::collections::BTreeSet::new();
+        let root = Path::default();
+        let mut objects = self.objects.list(None);
+        while let Some(object) =
+            objects.try_next().await.map_err(|e| Error::store("listing the store", &root, e))?
+        {
+            names.extend(paths::database_of(&object.location));
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// The objects in a folder, in no order.
+    pub(crate) async fn list(&self, folder: &Path) -> Result<Vec<ObjectMeta>> {
+        self.objects
+            .list(Some(folder))
+            .try_collect()
+            .await
+            .map_err(|error| Error::store("listing", folder, error))
+    }
+
+    /// The size of an object in bytes; `None` when there is none.
+    pub(crate) async fn size(&self, object: &Path) -> Result<Option<u64>> {
+        match self.objects.head(object).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(Error::store("looking up", object, error)),
+        }
+    }
+
+    /// Parts of an object.
+    pub(crate) async fn read(&self, object: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let parts = self
+            .objects
+            .get_ranges(object, ranges)
+            .await
+            .map_err(|error| Error::store("reading", object, error))?;
+        let whole = parts.len() == ranges.len()
+            && parts.iter().zip(ranges).all(|(part, range)| part.len() as u64 == range.end - range.start);
+        if whole { Ok(parts) } else { Err(Error::damaged(object, "it is shorter than it was")) }
+    }
+
+    /// One part of an object.
+    pub(crate) async fn read_one(&self, object: &Path, range: Range<u64>) -> Result<Bytes> {
+        let mut parts = self.read(object, std::slice::from_ref(&range)).await?;
+        parts.pop().ok_or_else(|| Error::damaged(object, "it is shorter than it was"))
+    }
+
+    /// A whole object, as it comes.
+    pub(crate) async fn stream(
+        &self,
+        object: &Path,
+    ) -> Result<BoxStream<'static, object_store::Result<Bytes>>> {
+        let found = self.objects.get(object).await.map_err(|error| Error::store("reading", object, error))?;
+        Ok(found.into_stream())
+    }
+
+    /// Makes an object of these bytes, unless there is one of that name.
+    pub(crate) async fn create(&self, object: &Path, bytes: Bytes) -> Result<Created> {
+        let attempt =
+            self.objects.put_opts(object, PutPayload::from(bytes.clone()), PutMode::Create.into()).await;
+        let Err(error) = attempt else { return Ok(Created::Ours) };
+        self.resolve(object, error, async |store, size| {
+            Ok(size == bytes.len() as u64 && store.read_one(object, 0..size).await? == bytes)
+        })
+        .await
+    }
+
+    /// Gives a finished upload its final name, unless there is an object of that name; the upload
+    /// is removed either way.
+    pub(crate) async fn publish(&self, upload: &Path, object: &Path) -> Result<Created> {
+        let attempt = self.objects.copy_if_not_exists(upload, object).await;
+        let outcome = match attempt {
+            Ok(()) => Ok(Created::Ours),
+            Err(error) => {
+                self.resolve(object, error, async |store, size| {
+                    // The file's checksum covers all of its contents.
+                    let ours = store.size(upload).await? == Some(size);
+                    Ok(ours && store.ends(object, size).await? == store.ends(upload, size).await?)
+                })
+                .await
+            }
+        };
+        self.remove(upload).await;
+        outcome
+    }
+
+    /// Finds out how an attempt ended that returned an error.
+    async fn resolve(
+        &self,
+        object: &Path,
+        error: object_store::Error,
+        is_ours: impl AsyncFnOnce(&Self, u64) -> Result<bool>,
+    ) -> Result<Created> {
+        let exists = matches!(error, object_store::Error::AlreadyExists { .. });
+        let size = match self.size(object).await {
+            Ok(Some(size)) => size,
+            Ok(None) | Err(_) => return Err(Error::store("writing", object, error)),
+        };
+        match is_ours(self, size).await {
+            Ok(false) => Ok(Created::Lost),
+            Ok(true) if exists || self.remote => Ok(Created::Ours),
+            // On a local disk an error means that the last fsync failed: the object is there but
+            // may not be durable, so it must not be acknowledged.
+            Ok(true) | Err(_) => Err(Error::store("writing", object, error)),
+        }
+    }
+
+    /// The first and the last bytes of an LTX file: header and trailer.
+    async fn ends(&self, object: &Path, size: u64) -> Result<Vec<Bytes>> {
+        let head = size.min(Header::SIZE as u64);
+        self.read(object, &[0..head, size.saturating_sub(Trailer::SIZE as u64)..size]).await
+    }
+
+    /// Begins to write an object in parts. Nothing of it exists before it is completed.
+    pub(crate) async fn upload(&self, object: &Path) -> Result<Box<dyn MultipartUpload>> {
+        self.objects
+            .put_multipart(object)
+            .await
+            .map_err(|error| Error::store("beginning to write", object, error))
+    }
+
+    /// Removes an object that nobody needs. A failure is only logged: what stays is swept later.
+    pub(crate) async fn remove(&self, object: &Path) {
+        if let Err(error) = self.objects.delete(object).await
+            && !matches!(error, object_store::Error::NotFound { .. })
+        {
+            tracing::warn!(%object, error = %crate::error::chain(&error), "could not remove a file that is no longer needed");
+        }
+    }
+
+    /// Removes files that were being written a day ago and never finished. Returns how many.
+    pub(crate) async fn sweep(&self) -> Result<usize> {
+        let root = Path::default();
+        let objects: Vec<ObjectMeta> = self
+            .objects
+            .list(None)
+            .try_filter(|meta| futures::future::ready(paths::is_upload(&meta.location)))
+            .try_collect()
+            .await
+            .map_err(|error| Error::store("listing the store", &root, error))?;
+        let now = std::time::SystemTime::now();
+        let mut removed = 0;
+        for object in objects {
+            let written = std::time::SystemTime::from(object.last_modified);
+            if now.duration_since(written).is_ok_and(|age| age > ABANDONED) {
+                self.remove(&object.location).await;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
