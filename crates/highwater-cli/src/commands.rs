@@ -1,0 +1,28 @@
+//! The subcommands, one file each.
+
+pub(crate) mod clone;
+pub(crate) mod demo;
+pub(crate) mod log;
+pub(crate) mod restore;
+pub(crate) mod serve;
+pub(crate) mod status;
+pub(crate) mod sync;
+pub(crate) mod verify;
+
+use crate::cli::Command;
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// Runs what the command line asked for.
+pub(crate) fn run(command: Command, out: &Output) -> Result<(), Failure> {
+    match command {
+        Command::Demo(demo) => demo.run(out),
+        Command::Serve(serve) => serve.run(out),
+        Command::Sync(sync) => sync.run(out),
+        Command::Clone(clone) => clone.run(out),
+        Command::Status(status) => status.run(out),
+        Command::Log(log) => log.run(out),
+        Command::Restore(restore) => restore.run(out),
+        Command::Verify(verify) => verify.run(out),
+    }
+}

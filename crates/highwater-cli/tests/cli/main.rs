@@ -1,0 +1,21 @@
+//! The command `highwater` as a person or a script meets it: real processes, real sockets, whole
+//! outputs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    clippy::cast_possible_truncation
+)]
+
+mod demo;
+mod errors;
+mod example;
+mod help;
+mod history;
+mod serve;
+mod support;
+mod sync;
+mod verify;
+mod watch;

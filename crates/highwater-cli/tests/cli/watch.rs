@@ -1,0 +1,73 @@
+//! `sync --watch`: beside a running application, until it is told to stop.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{
+    Folder, Server, add, command, dead_url, highwater, notes, terminate, texts, until, wait,
+};
+
+fn watch(folder: &Folder, args: &[&str]) -> Child {
+    command(["sync", "--watch", "--json", "--interval", "200ms"])
+        .args(args)
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn both_directions_are_kept_in_step_until_it_is_stopped() {
+    let (folder, server) = (Folder::new(), Server::start());
+    let url = server.db("app");
+    let (here, there) = (folder.file("app.db"), folder.file("copy.db"));
+    notes(&here);
+    highwater(folder.path(), &format!("sync app.db --remote {url}")).expect(0);
+    highwater(folder.path(), &format!("clone {url} copy.db")).expect(0);
+
+    let mut child = watch(&folder, &["app.db"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    add(&here, "from here");
+    let event: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(event["action"], "pushed", "{event}");
+    highwater(folder.path(), "sync copy.db").expect(0);
+    add(&there, "from there");
+    highwater(folder.path(), "sync copy.db").expect(0);
+    until("the pull", || texts(&here).len() == 3);
+    terminate(&child);
+    assert_eq!(wait(&mut child), 0);
+}
+
+#[test]
+fn a_missing_network_is_told_once_and_waited_for() {
+    let folder = Folder::new();
+    notes(&folder.file("app.db"));
+    let url = dead_url("app");
+    let mut child = watch(&folder, &["app.db", "--remote", &url, "--timeout", "100ms"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let event: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(event["error"]["code"], "offline", "{event}");
+    let address = url.trim_start_matches("http://").trim_end_matches("/app");
+    let _server = Server::with(&["--store", "memory:", "--listen", address]);
+    let event: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(event["action"], "pushed", "the failure is told once, then what moved: {event}");
+    terminate(&child);
+    assert_eq!(wait(&mut child), 0);
+}
+
+#[test]
+fn a_conflict_ends_it_with_exit_code_3() {
+    let (folder, server) = (Folder::new(), Server::start());
+    let url = server.db("app");
+    notes(&folder.file("app.db"));
+    highwater(folder.path(), &format!("sync app.db --remote {url}")).expect(0);
+    highwater(folder.path(), &format!("clone {url} copy.db")).expect(0);
+    add(&folder.file("copy.db"), "theirs");
+    highwater(folder.path(), "sync copy.db").expect(0);
+    add(&folder.file("app.db"), "mine");
+    let mut child = watch(&folder, &["app.db"]);
+    assert_eq!(wait(&mut child), 3);
+}
