@@ -12,13 +12,13 @@
 
 use highwater_ltx::{PageCount, PageNo, PageSize, StateHash};
 
-use crate::canonical::canonicalise_first_page;
+use crate::canonical::{canonical, canonicalise_first_page};
 use crate::error::Result;
 use crate::hash::{PageHash, StateSum, page_hash};
 use crate::mark::{Mark, Suspects};
 use crate::replica::Replica;
 use crate::sums::PageSums;
-use crate::wal::LostReason;
+use crate::wal::{self, LostReason};
 
 /// Pages of a capture are kept in memory up to this many bytes, so that a small delta is read once.
 const KEEP_BYTES: usize = 8 << 20;
@@ -149,7 +149,8 @@ impl Snapshot<'_> {
         self.page_count
     }
 
-    /// What [`Replica::data_version`] goes on to show as long as nobody else commits.
+    /// What SQLite's `data_version` goes on to be, on the same [`Replica`], as long as nobody else
+    /// commits.
     #[must_use]
     pub fn data_version(&self) -> i64 {
         self.data_version
@@ -172,10 +173,17 @@ impl Snapshot<'_> {
         }
     }
 
-    /// Where the next capture looks on.
-    #[must_use]
-    pub fn next_mark(&self) -> Mark {
-        self.next_mark
+    /// Where the next capture looks on. Moves the mark that was taken before the image was fixed over
+    /// the log's last transaction, if the image proves to contain it: else every later capture
+    /// would look at that transaction's pages again.
+    pub fn next_mark(&self) -> Result<Mark> {
+        let Some(before) = self.next_mark.wal else { return Ok(self.next_mark) };
+        let mut here = Vec::new();
+        let wal = wal::advance(&self.replica.0.wal_path(), &before, self.page_count, &mut |page, raw| {
+            self.read(page, &mut here)?;
+            Ok(*canonical(page, raw) == *here)
+        })?;
+        Ok(Mark { wal: Some(wal), ..self.next_mark })
     }
 
     /// What differs from the base whose page sums these are (None: everything does), when only

@@ -62,13 +62,13 @@ async fn a_lost_answer_is_recognised_and_nothing_is_stored_twice() {
     let first = Image::new(4096, 3, 1);
     for _ in 0..2 {
         let again = rig.sync("db", DEVICE_A, None, first.body(None)).await;
-        assert_eq!((again.outcome.as_str(), again.txid), ("pushed", 1));
+        assert_eq!((again.outcome.as_str(), again.txid), ("up-to-date", 1));
     }
     let base = rig.sync("db", DEVICE_A, None, first.body(None)).await.position();
     let second = first.with(&[(2, 5)]);
     for _ in 0..3 {
         let again = rig.sync("db", DEVICE_A, Some(base), second.body(Some(&first))).await;
-        assert_eq!((again.outcome.as_str(), again.txid, again.body.len()), ("pushed", 2, 0));
+        assert_eq!((again.outcome.as_str(), again.txid, again.body.len()), ("up-to-date", 2, 0));
     }
     let at_second = rig.sync("db", DEVICE_A, Some(base), second.body(Some(&first))).await.position();
     let third = second.with(&[(3, 5)]);
@@ -173,7 +173,7 @@ async fn a_body_too_large_for_memory_takes_the_other_path_to_the_same_result() {
     assert_eq!((pushed.outcome.as_str(), pushed.txid), ("pushed", 2));
     // A lost answer, a conflict and an unknown base of a large body.
     let again = rig.sync("db", DEVICE_A, Some(base), body).await;
-    assert_eq!((again.outcome.as_str(), again.txid), ("pushed", 2));
+    assert_eq!((again.outcome.as_str(), again.txid), ("up-to-date", 2));
     let other = first.with(&(1..250).map(|page| (page, 99)).collect::<Vec<_>>());
     let conflict = rig.sync("db", DEVICE_B, Some(base), other.body(Some(&first))).await;
     assert_eq!(conflict.error().conflict.unwrap().local_pages, 249);

@@ -29,6 +29,8 @@ pub enum ErrorCode {
     Conflict,
     /// 410: the base is not in the retained history.
     UnknownBase,
+    /// 410: the copy is an earlier state of the database, or that with changes, and not its base.
+    EarlierState,
     /// 413: more than the server takes.
     TooLarge,
     /// 422: the body is not a valid delta on its base.
@@ -59,7 +61,7 @@ impl ErrorCode {
             Self::UnknownDatabase | Self::UnknownPosition | Self::UnknownState | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Conflict => 409,
-            Self::UnknownBase => 410,
+            Self::UnknownBase | Self::EarlierState => 410,
             Self::TooLarge => 413,
             Self::CorruptBody | Self::WrongPageSize => 422,
             Self::TooManyRequests => 429,

@@ -30,6 +30,9 @@ pub const BASE: &str = "highwater-base";
 pub const DEVICE: &str = "highwater-device";
 /// Request: hashes of states that this client sent since its base without learning the answer.
 pub const PENDING: &str = "highwater-pending";
+/// Request, with any value: the client lost sight of its file for a while and asks the server to
+/// make sure, before it accepts the delta, that the copy is not an earlier state of the database.
+pub const CONFIRM: &str = "highwater-confirm";
 /// Response: the server's newest position, as `G/F/HASH`.
 pub const HEAD: &str = "highwater-head";
 /// Response: what a sync did, an [`Outcome`].

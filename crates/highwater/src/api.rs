@@ -48,6 +48,17 @@ pub(crate) struct SyncAnswer {
     pub(crate) body: Response,
 }
 
+/// What a client says of its own copy when it syncs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claim<'a> {
+    /// What it is based on.
+    pub(crate) base: Option<Position>,
+    /// Whether the server should make sure of that.
+    pub(crate) confirm: bool,
+    /// States sent since the base whose answers never came.
+    pub(crate) pending: &'a [StateHash],
+}
+
 /// Why a request was refused.
 pub(crate) enum Refused {
     /// The server's own words.
@@ -149,17 +160,19 @@ impl Api<'_> {
     /// `POST /DB/v1/sync`. `body` is asked for the body of each attempt and may go on producing it.
     pub(crate) fn sync<'b>(
         &self,
-        base: Option<Position>,
-        pending: &[StateHash],
+        claim: Claim<'_>,
         encoded: bool,
         body: &mut dyn FnMut() -> PreparedBody<'b>,
     ) -> Result<SyncAnswer, Refused> {
         let mut headers = self.headers();
-        if let Some(base) = base {
+        if let Some(base) = claim.base {
             set(&mut headers, highwater_wire::BASE, &base.to_string());
         }
-        if !pending.is_empty() {
-            let hashes: Vec<String> = pending.iter().map(ToString::to_string).collect();
+        if claim.confirm {
+            set(&mut headers, highwater_wire::CONFIRM, "1");
+        }
+        if !claim.pending.is_empty() {
+            let hashes: Vec<String> = claim.pending.iter().map(ToString::to_string).collect();
             set(&mut headers, highwater_wire::PENDING, &hashes.join(","));
         }
         set(&mut headers, ACCEPT_ENCODING.as_str(), highwater_wire::ZSTD);

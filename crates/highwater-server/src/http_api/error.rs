@@ -129,6 +129,13 @@ impl From<Refusal> for Failure {
                 );
                 Self::new(ErrorCode::UnknownBase, message).with_head(head)
             }
+            Refusal::EarlierState(position) => Self::new(
+                ErrorCode::EarlierState,
+                format!(
+                    "the copy is the state at {} of this database, or that with changes, and not its base; ask `locate` where it is",
+                    position.place()
+                ),
+            ),
             Refusal::Conflict(detail) => Self::conflict(detail),
             Refusal::WrongPageSize { database, sent } => Self::new(
                 ErrorCode::WrongPageSize,

@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use highwater_ltx::{DeviceId, Position};
 use highwater_pages::kill_point;
-use highwater_wire::{BASE, DEVICE, DbName, HEAD, LTX_CONTENT, OUTCOME, Outcome, TXID, ZSTD};
+use highwater_wire::{BASE, CONFIRM, DEVICE, DbName, HEAD, LTX_CONTENT, OUTCOME, Outcome, TXID, ZSTD};
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 
@@ -30,7 +30,8 @@ pub(super) async fn sync(app: &App, name: &DbName, request: Request) -> Result<R
         return Err(Failure::too_large(limit));
     }
     let db = app.registry.get(name).await?;
-    let result = receive_and_sync(&db, (base, device), body, encoding, began).await;
+    let confirm = headers.contains_key(CONFIRM);
+    let result = receive_and_sync(&db, (base, device, confirm), body, encoding, began).await;
     if !db.exists() {
         app.registry.forget(name);
     }
@@ -41,7 +42,7 @@ pub(super) async fn sync(app: &App, name: &DbName, request: Request) -> Result<R
 
 async fn receive_and_sync(
     db: &Arc<Database>,
-    (base, device): (Option<Position>, Option<DeviceId>),
+    (base, device, confirm): (Option<Position>, Option<DeviceId>, bool),
     body: Body,
     encoding: Encoding,
     began: Instant,
@@ -54,7 +55,7 @@ async fn receive_and_sync(
         )));
     }
     let sent = delta.as_ref().map_or(0, |delta| delta.pages.len());
-    let verdict = db.sync(SyncRequest { base, device: sender, delta }).await?;
+    let verdict = db.sync(SyncRequest { base, device: sender, delta, confirm }).await?;
     let head = &verdict.head;
     let pulled = verdict.send.as_ref().map_or(0, |images| images.list.len());
     tracing::info!(

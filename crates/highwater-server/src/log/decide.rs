@@ -5,6 +5,9 @@
 //! 3. Its base is behind the head: a conflict if it changed something, else it pulls.
 //! 4. Its base is not in the retained history: it has to ask `locate`.
 //!
+//! Before rule 2, a client that lost sight of its file asks whether what it sends is rather an
+//! earlier position of the history, or that with changes on top.
+//!
 //! A client without a base either creates the database with its first push, or is recognised by
 //! rule 1, or, sending nothing, is given the whole database.
 
@@ -29,6 +32,8 @@ pub(crate) struct SyncRequest {
     pub(crate) base: Option<Position>,
     pub(crate) device: DeviceId,
     pub(crate) delta: Option<Delta>,
+    /// Whether the client asks to make sure that its copy is not an earlier state.
+    pub(crate) confirm: bool,
 }
 
 /// What the client is told.
@@ -49,6 +54,8 @@ pub(crate) enum Refusal {
     UnknownDatabase,
     /// The base is not in the retained history.
     UnknownBase(Box<UnknownBase>),
+    /// The copy is rather this earlier position than its base with changes.
+    EarlierState(Position),
     /// Both sides changed.
     Conflict(Box<ConflictDetail>),
     /// The database has another page size.
@@ -82,7 +89,6 @@ pub(super) enum Decision {
     /// The client is at this position, known to it or not.
     At {
         from: Option<TxId>,
-        pushed: bool,
     },
     Conflict(TxId),
     Refuse(Refusal),
@@ -111,8 +117,8 @@ pub(super) fn decide(
     let changed = change.map(|(_, state)| state).filter(|state| base.is_none_or(|base| base.state != *state));
     let Some(base) = base else {
         return match changed.map(|state| log.newest_of(state)) {
-            None => Decision::At { from: None, pushed: false },
-            Some(Some(entry)) => Decision::At { from: Some(entry.txid), pushed: true },
+            None => Decision::At { from: None },
+            Some(Some(entry)) => Decision::At { from: Some(entry.txid) },
             Some(None) => unknown(),
         };
     };
@@ -120,12 +126,12 @@ pub(super) fn decide(
     if let Some(entry) = changed.and_then(|state| log.newest_of(state))
         && entry.txid > base.txid
     {
-        return Decision::At { from: Some(entry.txid), pushed: true };
+        return Decision::At { from: Some(entry.txid) };
     }
     match (changed.is_some(), base.txid == log.head().txid) {
         (true, true) => Decision::Append,
         (true, false) => Decision::Conflict(base.txid),
-        (false, _) => Decision::At { from: Some(base.txid), pushed: false },
+        (false, _) => Decision::At { from: Some(base.txid) },
     }
 }
 
@@ -145,6 +151,12 @@ impl Database {
             self.refresh().await?;
             let decision = self.decide_now(request);
             return self.carry_out(decision, request).await;
+        }
+        if let (true, Some(base), Some(delta)) = (request.confirm, request.base, &request.delta) {
+            self.refresh().await?;
+            if let Some(entry) = self.earlier_state(base, delta).await? {
+                return Err(Refusal::EarlierState(entry.position));
+            }
         }
         for _ in 0..ATTEMPTS {
             let turn = self.turn.lock().await;
@@ -189,14 +201,14 @@ impl Database {
         decision: Decision,
         request: &SyncRequest,
     ) -> Result<Verdict, Refusal> {
-        let (from, pushed) = match decision {
+        let from = match decision {
             Decision::Append => return Err(Refusal::Busy),
             Decision::Refuse(refusal) => return Err(refusal),
             Decision::Conflict(base) => {
                 let detail = conflict::detail(self, base, request).await?;
                 return Err(Refusal::Conflict(Box::new(detail)));
             }
-            Decision::At { from, pushed } => (from, pushed),
+            Decision::At { from } => from,
         };
         let lost = || {
             let what = "a file of its history is not retained";
@@ -204,11 +216,7 @@ impl Database {
         };
         let (head, images) = self.images_since(from).await?.ok_or_else(lost)?;
         let send = (from != Some(head.txid)).then_some(images);
-        let outcome = match (&send, pushed) {
-            (Some(_), _) => Outcome::Pulled,
-            (None, true) => Outcome::Pushed,
-            (None, false) => Outcome::UpToDate,
-        };
+        let outcome = if send.is_some() { Outcome::Pulled } else { Outcome::UpToDate };
         Ok(Verdict { outcome, head, from, send })
     }
 }

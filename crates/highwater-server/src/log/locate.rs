@@ -1,8 +1,9 @@
 //! Finding where a client's copy is in the history, from its content alone.
 //!
 //! Each page hash of the copy was current over some positions; a hash that the log never had is a
-//! local change and says nothing. The base is the earliest position that all known pages allow:
-//! taking a later one would make old pages look like changes and push them back in time.
+//! local change and says nothing. The base is the one that the client names, if the known pages
+//! allow it, and else the earliest position that they allow: taking a later one would make old
+//! pages look like changes and push them back in time.
 //!
 //! Only pages that files in question wrote are looked at. Starting from the newest position in
 //! question (the base that the client names, or the head), the window goes back as long as every
@@ -18,6 +19,7 @@ use highwater_pages::PageHash;
 use highwater_wire::{LocateRequest, SumsOf};
 
 use super::Database;
+use super::delta::Delta;
 use super::entries::Entry;
 use super::file::StoredFile;
 use super::images::{ImageAt, Images};
@@ -84,6 +86,26 @@ impl Database {
         Ok(Some(found.unwrap_or(Located::Stranger)))
     }
 
+    /// Whether a copy with this delta on `base` is rather an earlier position, or that with changes
+    /// on top: what its client cannot exclude when it lost sight of its file for a while.
+    pub(super) async fn earlier_state(&self, base: Position, delta: &Delta) -> Result<Option<Entry>> {
+        let found = self.read(|log| {
+            let base = log.find(base)?.txid;
+            Some((base, log.newest_of(delta.state).filter(|entry| entry.txid < base).cloned()))
+        });
+        let Some((reference, exact)) = found.flatten() else { return Ok(None) };
+        if exact.is_some() {
+            return Ok(exact);
+        }
+        let differing = delta.pages.iter().copied().collect();
+        let copy = Copy { reference, page_count: delta.commit, differing };
+        let found = self.find_base(&copy, delta.page_size, true).await?;
+        Ok(match found {
+            Some(Located::Base(entry, _)) if entry.txid < reference => Some(entry),
+            _ => None,
+        })
+    }
+
     async fn compare_with_head(&self, sums: &[u128], size: PageSize) -> Result<Copy> {
         let head = self.read(|log| (log.head().txid, log.head().page_count));
         let (reference, count) = head.unwrap_or((TxId::FIRST, PageCount(0)));
@@ -102,9 +124,9 @@ impl Database {
     async fn find_base(&self, copy: &Copy, size: PageSize, hinted: bool) -> Result<Option<Located>> {
         let oldest = self.read(|log| log.oldest().txid).unwrap_or(copy.reference);
         let start = self.window_start(copy, oldest).await?;
-        let mut base = self.earliest(copy, size, start).await?;
+        let mut base = self.earliest(copy, size, start, hinted).await?;
         if base.is_none() && start > oldest && self.pages_since(oldest, copy.reference).await? <= MOST_READ {
-            base = self.earliest(copy, size, oldest).await?;
+            base = self.earliest(copy, size, oldest, hinted).await?;
         }
         // What the client remembers is better than nothing, but nothing is better than a guess.
         let base = base.or_else(|| hinted.then_some((copy.reference, self.equal_at_reference(copy, size))));
@@ -150,9 +172,16 @@ impl Database {
         Ok(oldest)
     }
 
-    /// The earliest position from `start` to the reference that every known page allows, and how
-    /// many pages of the copy are its own.
-    async fn earliest(&self, copy: &Copy, size: PageSize, start: TxId) -> Result<Option<(TxId, u32)>> {
+    /// The earliest position from `start` to the reference that every known page allows (or the
+    /// reference itself, if it is allowed and the client named it), and how many pages of the copy
+    /// are its own.
+    async fn earliest(
+        &self,
+        copy: &Copy,
+        size: PageSize,
+        start: TxId,
+        hinted: bool,
+    ) -> Result<Option<(TxId, u32)>> {
         let versions = self.versions(copy, start).await?;
         let length = usize::try_from(copy.reference.0 - start.0).unwrap_or(0) + 1;
         let mut allowed = vec![true; length];
@@ -179,7 +208,13 @@ impl Database {
                 }
             }
         }
-        let Some(at) = allowed.iter().position(|allowed| *allowed) else { return Ok(None) };
+        let at = match allowed.last() {
+            Some(true) if hinted => length - 1,
+            _ => match allowed.iter().position(|allowed| *allowed) {
+                Some(at) => at,
+                None => return Ok(None),
+            },
+        };
         let more = equal.get(at).copied().unwrap_or(0);
         let known = i64::from(self.equal_at_reference(copy, size)) + more;
         let known = u32::try_from(known.max(0)).unwrap_or(u32::MAX);

@@ -22,8 +22,8 @@ use crate::error::{Error, Result};
 use crate::metadata::BaseInfo;
 use crate::outcome::Stage;
 
-/// Below this many bytes a first push is simply tried; above, the server is asked beforehand
-/// whether it has the state already.
+/// The first push of a file that was never synced is simply tried, if it has up to this many bytes.
+/// Else the server is asked beforehand whether it has the state already.
 const TRY_FIRST_BYTES: u64 = 4 << 20;
 
 /// What the local file is based on.
@@ -35,6 +35,14 @@ pub(crate) struct Ground {
     pub(crate) sums: Option<PageSums>,
     /// What differs from the base.
     pub(crate) delta: Delta,
+    /// Whether the file could be an older copy of itself: the server is asked to make sure.
+    pub(crate) unsure: bool,
+}
+
+impl Ground {
+    fn sure(base: Option<BaseInfo>, sums: Option<PageSums>, delta: Delta) -> Self {
+        Self { base, sums, delta, unsure: false }
+    }
 }
 
 impl Run<'_> {
@@ -52,7 +60,7 @@ impl Run<'_> {
         }
         if matches!(suspects, Suspects::Nothing) && snapshot.page_count() == base.page_count {
             let delta = Delta::nothing(base.page_size, base.page_count, base.position.state);
-            return Ok(Ground { base: Some(base), sums: None, delta });
+            return Ok(Ground::sure(Some(base), None, delta));
         }
         if let Suspects::All(reason) = &suspects {
             tracing::debug!(%reason, "every page is looked at");
@@ -61,10 +69,7 @@ impl Run<'_> {
             return self.ground_without_sums(snapshot, base, continuous);
         };
         let delta = self.diff(snapshot, Some(&sums), &suspects)?;
-        if continuous || delta.is_empty() {
-            return Ok(Ground { base: Some(base), sums: Some(sums), delta });
-        }
-        self.confirm_base(snapshot, base, sums, delta)
+        self.ground_on(snapshot, base, sums, delta, continuous)
     }
 
     /// The base's page sums from the cache beside the database.
@@ -95,7 +100,7 @@ impl Run<'_> {
         if all.state == base.position.state {
             let sums = sums_of(&all, base.position);
             let delta = Delta::nothing(all.page_size, all.page_count, all.state);
-            return Ok(Ground { base: Some(base), sums: Some(sums), delta });
+            return Ok(Ground::sure(Some(base), Some(sums), delta));
         }
         let Some((count, hashes)) = self.api.sums(base.position.place())? else {
             return self.ground_by_content(snapshot, Some(all));
@@ -105,21 +110,24 @@ impl Run<'_> {
         }
         let sums = self.checked_sums(base, &hashes)?;
         let delta = all.against(&sums);
-        if continuous {
-            return Ok(Ground { base: Some(base), sums: Some(sums), delta });
-        }
-        self.confirm_base(snapshot, base, sums, delta)
+        self.ground_on(snapshot, base, sums, delta, continuous)
     }
 
-    /// Something differs and the log cannot say that it came after the base: asks the server
-    /// whether an older position of its history fits better.
-    fn confirm_base(
+    /// The base and what differs from it are known. If the log cannot say that the difference came
+    /// after the base, the server makes sure when the delta is sent; and when it found that an
+    /// older position of its history fits better, it is asked which.
+    fn ground_on(
         &mut self,
         snapshot: &Snapshot<'_>,
         base: BaseInfo,
         sums: PageSums,
         delta: Delta,
+        continuous: bool,
     ) -> Result<Ground> {
+        if continuous || delta.is_empty() || !self.earlier_state {
+            let unsure = !continuous && !delta.is_empty();
+            return Ok(Ground { base: Some(base), sums: Some(sums), delta, unsure });
+        }
         let request = LocateRequest {
             page_size: delta.page_size,
             page_count: delta.page_count,
@@ -128,7 +136,7 @@ impl Run<'_> {
         };
         match self.api.locate(&request, Some(base.position))? {
             Located::At { position, .. } if position.state == base.position.state => {
-                Ok(Ground { base: Some(base), sums: Some(sums), delta })
+                Ok(Ground::sure(Some(base), Some(sums), delta))
             }
             Located::At { position, txid, exact, .. } => {
                 tracing::info!(db = %self.files.db.display(), was = %base.position.place(), now = %position.place(),
@@ -137,7 +145,7 @@ impl Run<'_> {
                 self.settle(all, position, txid)
             }
             // The sync request itself will say what is wrong.
-            Located::NoDatabase => Ok(Ground { base: Some(base), sums: Some(sums), delta }),
+            Located::NoDatabase => Ok(Ground::sure(Some(base), Some(sums), delta)),
             Located::Nowhere => {
                 let all = self.diff(snapshot, None, &Suspects::ALL)?;
                 self.ground_by_content(snapshot, Some(all))
@@ -152,9 +160,9 @@ impl Run<'_> {
             None => self.diff(snapshot, None, &Suspects::ALL)?,
         };
         let bytes = all.page_count.bytes(all.page_size);
-        if bytes <= TRY_FIRST_BYTES && !self.healing {
+        if self.fresh && bytes <= TRY_FIRST_BYTES && !self.healing {
             // If the server knows better it refuses, and the next round comes back healing.
-            return Ok(Ground { base: None, sums: None, delta: all });
+            return Ok(Ground::sure(None, None, all));
         }
         let mut request = LocateRequest {
             page_size: all.page_size,
@@ -163,7 +171,7 @@ impl Run<'_> {
             sums: SumsOf::Nothing,
         };
         match self.api.locate(&request, None)? {
-            Located::NoDatabase => return Ok(Ground { base: None, sums: None, delta: all }),
+            Located::NoDatabase => return Ok(Ground::sure(None, None, all)),
             Located::At { position, txid, .. } => return self.settle(all, position, txid),
             Located::Nowhere => {}
         }
@@ -182,7 +190,7 @@ impl Run<'_> {
                     None => Err(self.stranger()),
                 }
             }
-            Located::NoDatabase => Ok(Ground { base: None, sums: None, delta: all }),
+            Located::NoDatabase => Ok(Ground::sure(None, None, all)),
             Located::Nowhere => Err(self.stranger()),
         }
     }
@@ -193,11 +201,11 @@ impl Run<'_> {
             let base = BaseInfo { position, txid, page_size: all.page_size, page_count: all.page_count };
             let sums = sums_of(&all, position);
             let delta = Delta::nothing(all.page_size, all.page_count, all.state);
-            return Ok(Ground { base: Some(base), sums: Some(sums), delta });
+            return Ok(Ground::sure(Some(base), Some(sums), delta));
         }
         let (base, sums) = self.fetch_base(position, txid, all.page_size)?;
         let delta = all.against(&sums);
-        Ok(Ground { base: Some(base), sums: Some(sums), delta })
+        Ok(Ground::sure(Some(base), Some(sums), delta))
     }
 
     /// Asks the server for the page sums at one of its positions.

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::base::{Ground, sums_of};
 use super::{Mode, Round, Run};
-use crate::api::{Located, PreparedBody, Refused, SyncAnswer};
+use crate::api::{Claim, Located, PreparedBody, Refused, SyncAnswer};
 use crate::encode::{self, Plan};
 use crate::error::{Error, Result};
 use crate::metadata::BaseInfo;
@@ -39,8 +39,8 @@ impl Run<'_> {
         let since = self.meta.mark;
         let snapshot = replica.snapshot(since.as_ref())?;
         let ground = self.ground(&snapshot)?;
-        let captured =
-            Captured { data_version: snapshot.data_version(), since, next: snapshot.next_mark(), ground };
+        let next = snapshot.next_mark()?;
+        let captured = Captured { data_version: snapshot.data_version(), since, next, ground };
         kill_point("sync.captured");
         if let Some(round) = self.one_way(&captured, mode)? {
             return Ok(round);
@@ -76,9 +76,8 @@ impl Run<'_> {
         let position = base.map(|base| base.position);
         if delta.is_empty() {
             drop(snapshot);
-            return self
-                .api
-                .sync(position, &[], false, &mut || PreparedBody { body: Body::Empty, produce: None });
+            let claim = Claim { base: position, confirm: false, pending: &[] };
+            return self.api.sync(claim, false, &mut || PreparedBody { body: Body::Empty, produce: None });
         }
         self.make_durable()?;
         let pending: Vec<StateHash> =
@@ -98,20 +97,21 @@ impl Run<'_> {
             "pushing frames"
         );
         let encoded = plan.zstd.is_some();
+        let claim = Claim { base: position, confirm: ground.unsure, pending: &pending };
         let mut sent_bytes = 0;
         let answer = if plan.whole {
             let body = encode::whole(delta, &snapshot, header, plan)?;
             sent_bytes = body.len() as u64;
             drop(snapshot);
             kill_point("push.body_made");
-            self.api.sync(position, &pending, encoded, &mut || PreparedBody {
+            self.api.sync(claim, encoded, &mut || PreparedBody {
                 body: Body::Whole(body.clone()),
                 produce: None,
             })
         } else {
             let sent = std::cell::Cell::new(0);
             let (sent_now, run, snapshot) = (&sent, &*self, &snapshot);
-            let answer = run.api.sync(position, &pending, encoded, &mut || {
+            let answer = run.api.sync(claim, encoded, &mut || {
                 let (chunks, receiver) = mpsc::channel(CHUNKS_AHEAD);
                 PreparedBody {
                     body: Body::Streamed(receiver),
@@ -164,8 +164,14 @@ impl Run<'_> {
             page_size: delta.page_size,
             page_count: delta.page_count,
         };
-        let action = if delta.is_empty() { Action::UpToDate } else { Action::Pushed };
-        if action == Action::Pushed {
+        let action = match answer.outcome {
+            Outcome::Pushed => Action::Pushed,
+            // Whatever was sent, the server had it already.
+            _ => Action::UpToDate,
+        };
+        if action == Action::UpToDate {
+            self.pushed = Moved { bytes: self.pushed.bytes, ..Moved::default() };
+        } else {
             tracing::debug!(
                 generation = base.position.generation.0,
                 durable_frame_num = base.position.frame.0,
@@ -180,7 +186,7 @@ impl Run<'_> {
                 sums.apply(&delta.changed, base.page_count, base.position);
                 Some(sums)
             }
-            Ground { sums: None, base: None, delta } => Some(sums_of(&delta, base.position)),
+            Ground { sums: None, base: None, delta, .. } => Some(sums_of(&delta, base.position)),
             // Nothing differs; but the same state can have a new name, when a generation began.
             Ground { sums: None, base: Some(old), .. } if old.position != base.position => {
                 let sums = self.load_sums(old)?;
@@ -203,7 +209,7 @@ impl Run<'_> {
         answer: &mut SyncAnswer,
     ) -> Result<Round> {
         let Captured { ground, data_version, since, next } = captured;
-        let Ground { base, sums, delta } = ground;
+        let Ground { base, sums, delta, .. } = ground;
         let mut progress = |done, total| self.report(Stage::Receiving, done, total);
         let received =
             Received::read(self.api.plain_body(&mut answer.body), self.files.folder(), &mut progress);
@@ -312,7 +318,11 @@ impl Run<'_> {
                     Err(self.conflict(body))
                 }
             },
-            ErrorCode::UnknownBase | ErrorCode::CorruptBody => {
+            ErrorCode::EarlierState if !self.earlier_state => {
+                self.earlier_state = true;
+                Ok(Round::Again)
+            }
+            ErrorCode::UnknownBase | ErrorCode::CorruptBody | ErrorCode::EarlierState => {
                 self.heal_or(|run| run.api.explain(Refused::Told(status, Box::new(body))))
             }
             ErrorCode::UnknownDatabase => match ground.base {

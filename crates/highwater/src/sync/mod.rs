@@ -61,6 +61,10 @@ pub(crate) struct Run<'a> {
     pub(crate) meta: Metadata,
     /// Whether the metadata describes this very file: another file's may be wrong about anything.
     pub(crate) at_home: bool,
+    /// Whether nothing beside the file says that it was ever synced.
+    pub(crate) fresh: bool,
+    /// The server found the file to be an earlier state than its base.
+    pub(crate) earlier_state: bool,
     /// Whether the states whose answers are missing were asked about.
     pub(crate) pending_checked: bool,
     /// Whether the metadata differs from its file in more than a sync's result.
@@ -88,6 +92,7 @@ pub(crate) fn run(
     mode: Mode,
 ) -> Result<SyncOutcome> {
     let began = Instant::now();
+    let fresh = ![&files.lock, &files.info, &files.sums].into_iter().any(|file| file.exists());
     let waiting = || {
         options.report(Progress { stage: Stage::Waiting, done: 0, total: None });
         tracing::info!(db = %files.db.display(), "another sync of this file is running; waiting for it");
@@ -122,6 +127,8 @@ pub(crate) fn run(
         api,
         meta,
         at_home,
+        fresh,
+        earlier_state: false,
         pending_checked: false,
         meta_is_unsaved: true,
         healing: false,
