@@ -23,8 +23,6 @@ pub(crate) fn snapshots(db: &DbName) -> Path {
     Path::from(format!("{db}/ltx/9"))
 }
 
-/// The folder of files that are being written.
-
 /// The accepted push `txid`.
 pub(crate) fn push(db: &DbName, txid: TxId) -> Path {
     Path::from(format!("{db}/ltx/0/{}", file_name(txid, txid)))

@@ -29,12 +29,6 @@ pub(crate) struct PageTable {
 }
 
 impl PageTable {
-    /// How many pages the head has.
-    pub(crate) fn count(&self) -> PageCount {
-        // Never longer than the page count of a header, which has 32 bits.
-        PageCount(u32::try_from(self.slots.len()).unwrap_or(u32::MAX))
-    }
-
     /// The files that [`ImageAt::file`] counts.
     pub(crate) fn files(&self) -> &[Arc<StoredFile>] {
         &self.files

@@ -13,8 +13,7 @@ use tokio_util::task::TaskTracker;
 
 /// Up to so many bytes are gathered before the reader starts.
 const AT_FIRST: usize = 1 << 20;
-/// Pieces that may wait for the reader. Each is at most what the connection reads at once (some
-/// hundred kilobytes).
+/// Pieces that may wait for the reader. Each is at most what the connection reads at once.
 const WAITING: usize = 16;
 /// How much of a body that nobody wants is still read, in bytes, so that the client can finish
 /// sending and read why.
