@@ -1,7 +1,7 @@
 //! What the tests of the client share: a real server on a real socket, real files, and comparison
 //! by rows, by integrity check and by content.
 
-#![allow(dead_code, reason = "each test program uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
