@@ -128,3 +128,84 @@ pub fn insert(connection: &Connection, count: u32) {
         )
         .unwrap();
 }
+
+impl World {
+    /// A world whose folder is in memory where the system has such a folder: for tests of
+    /// thousands of cases that are not about the disk.
+    pub fn in_memory(change: impl FnOnce(&mut Config)) -> Self {
+        let memory = Path::new("/dev/shm");
+        let folder = tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()).unwrap();
+        let mut config = config(folder.path());
+        change(&mut config);
+        let server = Embedded::start(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = server.addr();
+        Self { folder, server: Some(server), addr }
+    }
+}
+
+/// The seed of a random test: `HIGHWATER_TEST_SEED`, or else `default`. To be printed by the test.
+pub fn seed(default: u64) -> u64 {
+    std::env::var("HIGHWATER_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(default)
+}
+
+/// How much of a long test to run: `HIGHWATER_TEST_ROUNDS`, or else `default`.
+pub fn rounds(default: u32) -> u32 {
+    std::env::var("HIGHWATER_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(default)
+}
+
+/// Numbers that depend on the seed alone.
+#[derive(Debug, Clone)]
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+/// Warnings and errors that this thread's syncs log, until the guard is dropped.
+#[derive(Debug, Clone, Default)]
+pub struct Warnings(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+impl Warnings {
+    /// Collects on this thread, and on the threads of its syncs.
+    pub fn collect() -> (Self, tracing::subscriber::DefaultGuard) {
+        use tracing_subscriber::layer::SubscriberExt;
+        let warnings = Self::default();
+        let subscriber = tracing_subscriber::registry().with(warnings.clone());
+        (warnings, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// Those since the last call.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warnings {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        struct Text(String);
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                use std::fmt::Write;
+                write!(self.0, "{}={value:?} ", field.name()).unwrap();
+            }
+        }
+        if *event.metadata().level() <= tracing::Level::WARN {
+            let mut text = Text(String::new());
+            event.record(&mut text);
+            self.0.lock().unwrap().push(text.0);
+        }
+    }
+}
