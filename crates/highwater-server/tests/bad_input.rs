@@ -337,7 +337,7 @@ fn random_bytes_never_stop_the_server() {
                 let at = random.next() as usize % body.len();
                 body[at] = random.next() as u8;
             }
-            if random.next() % 3 == 0 {
+            if random.next().is_multiple_of(3) {
                 body.truncate(random.next() as usize % body.len() + 1);
             }
             if body == good {

@@ -21,7 +21,7 @@ use highwater_wire::ErrorCode;
 /// A change of every kind: rewritten pages, growth, shrinking.
 fn changed(image: &Image, rng: &mut Random) -> Image {
     let mut next = image.clone();
-    if rng.next() % 4 == 0 && next.count().0 > 10 {
+    if rng.next().is_multiple_of(4) && next.count().0 > 10 {
         next = next.shrunk(next.count().0 - rng.next() % 8);
     }
     for _ in 0..=rng.next() % 5 {

@@ -199,7 +199,7 @@ impl Database {
     async fn carry_out(
         self: &Arc<Self>,
         decision: Decision,
-        request: &SyncRequest,
+        request: &mut SyncRequest,
     ) -> Result<Verdict, Refusal> {
         let from = match decision {
             Decision::Append => return Err(Refusal::Busy),

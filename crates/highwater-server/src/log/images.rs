@@ -133,6 +133,12 @@ impl Images {
         Ok(Batch { images: range, parts: parts.into_iter().flatten().collect() })
     }
 
+    /// Reads one image of the list into `page`, decoded and in its canonical form.
+    pub(crate) async fn read_one(&self, store: &Store, at: usize, page: &mut Vec<u8>) -> Result<()> {
+        let batch = self.read_batch(store, at..at + 1).await?;
+        self.decode(&batch, page, |_, _| Ok(()))
+    }
+
     /// Gives each page of a batch, decoded and in its canonical form, to `take`.
     pub(crate) fn decode<E: From<Error>>(
         &self,

@@ -45,7 +45,7 @@ mod tests {
     fn first_page(size: u32) -> Vec<u8> {
         let mut page = vec![0; size as usize];
         page[..16].copy_from_slice(MAGIC);
-        let stated = if size == 65536 { 1 } else { size as u16 };
+        let stated = u16::try_from(size).unwrap_or(1);
         page[16..18].copy_from_slice(&stated.to_be_bytes());
         canonicalise_first_page(&mut page);
         page

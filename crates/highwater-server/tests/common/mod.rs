@@ -33,6 +33,16 @@ impl Image {
         image
     }
 
+    /// A database file without a write-ahead log.
+    pub fn of_file(path: &std::path::Path) -> Self {
+        let bytes = std::fs::read(path).unwrap();
+        let stated = u16::from_be_bytes([bytes[16], bytes[17]]);
+        let size = PageSize::new(if stated == 1 { 65536 } else { stated.into() }).unwrap();
+        let mut pages: Vec<Vec<u8>> = bytes.chunks(size.as_usize()).map(<[u8]>::to_vec).collect();
+        canonicalise_first_page(&mut pages[0]);
+        Self { size, pages }
+    }
+
     /// Gives a page another content, growing the database if need be.
     pub fn set(&mut self, page: u32, seed: u8) {
         while self.pages.len() < page as usize {
@@ -130,13 +140,20 @@ impl Image {
 }
 
 /// What a sync was answered.
-#[derive(Debug)]
 pub struct Synced {
     pub status: StatusCode,
     pub outcome: String,
     pub head: Option<Position>,
     pub txid: u64,
     pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Synced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { status, outcome, head, txid, body } = self;
+        let body = String::from_utf8_lossy(&body[..body.len().min(300)]);
+        write!(f, "{status} {outcome:?} {head:?} {txid} {body:?}")
+    }
 }
 
 impl Synced {
