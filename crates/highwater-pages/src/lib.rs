@@ -17,6 +17,7 @@
 
 mod canonical;
 mod capture;
+mod checkpoint;
 mod commit;
 pub mod durable;
 mod error;

@@ -57,7 +57,9 @@ fn only_what_the_server_lacks_crosses_the_wire() {
     let connection = fill(&db, 1);
     db.sync_blocking().unwrap();
     for number in 0..1000 {
-        connection.execute("INSERT INTO t(text) VALUES (?1)", [format!("one-row transaction {number}")]).unwrap();
+        connection
+            .execute("INSERT INTO t(text) VALUES (?1)", [format!("one-row transaction {number}")])
+            .unwrap();
     }
     let outcome = db.sync_blocking().unwrap();
     assert_eq!((outcome.action, outcome.requests), (Action::Pushed, 1));
@@ -294,4 +296,37 @@ async fn the_asynchronous_calls_do_the_same_inside_a_runtime() {
     assert_eq!(b.clone_remote().await.unwrap().action, Action::Bootstrapped);
     // Blocking calls do not panic inside a runtime either.
     assert_eq!(b.sync_blocking().unwrap().action, Action::UpToDate);
+}
+
+#[test]
+fn the_log_of_a_copy_that_only_receives_stays_bounded() {
+    let world = World::new();
+    let (writer, reader) = (world.open("writer.db"), world.open("reader.db"));
+    let connection = fill(&writer, 1000);
+    writer.sync_blocking().unwrap();
+    reader.sync_blocking().unwrap();
+    // An application that only reads, and never closes.
+    let watching = reader.connect().unwrap();
+    let mut largest = 0;
+    for round in 0..12 {
+        connection.execute("UPDATE t SET text = text || ?1", [format!("{round:0>200}")]).unwrap();
+        writer.sync_blocking().unwrap();
+        assert_eq!(reader.sync_blocking().unwrap().action, Action::Pulled);
+        let count: i64 = watching.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 1000);
+        largest = largest.max(reader.status().unwrap().wal_bytes);
+    }
+    assert_same(writer.path(), reader.path());
+    let size = std::fs::metadata(reader.path()).unwrap().len();
+    assert!(largest < 8 << 20, "a log of {largest} bytes for a database of {size}");
+}
+
+#[test]
+fn a_copy_of_nothing_leaves_nothing_behind() {
+    let world = World::new();
+    let error = world.open("app.db").clone_blocking().unwrap_err();
+    assert!(matches!(error, Error::UnknownDatabase { .. }), "{error}");
+    let left: Vec<_> =
+        std::fs::read_dir(world.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| name == "store"), "{left:?}");
 }

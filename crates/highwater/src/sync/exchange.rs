@@ -104,10 +104,8 @@ impl Run<'_> {
             sent_bytes = body.len() as u64;
             drop(snapshot);
             kill_point("push.body_made");
-            self.api.sync(claim, encoded, &mut || PreparedBody {
-                body: Body::Whole(body.clone()),
-                produce: None,
-            })
+            self.api
+                .sync(claim, encoded, &mut || PreparedBody { body: Body::Whole(body.clone()), produce: None })
         } else {
             let sent = std::cell::Cell::new(0);
             let (sent_now, run, snapshot) = (&sent, &*self, &snapshot);
@@ -257,6 +255,10 @@ impl Run<'_> {
         );
         local.apply(&received.pages, base.page_count, base.position);
         self.record(base, Some(next), Some(&mut local))?;
+        if let Err(error) = replica.checkpoint_if_large() {
+            // Somebody is in the way; the next pull tries again.
+            tracing::debug!(%error, "the log was not checkpointed");
+        }
         Ok(Round::Done(Action::Pulled))
     }
 

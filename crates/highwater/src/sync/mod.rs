@@ -97,7 +97,7 @@ pub(crate) fn run(
         options.report(Progress { stage: Stage::Waiting, done: 0, total: None });
         tracing::info!(db = %files.db.display(), "another sync of this file is running; waiting for it");
     };
-    let _lock = SyncLock::acquire(&files.lock, &files.db, options.lock_timeout, waiting)?;
+    let lock = SyncLock::acquire(&files.lock, &files.db, options.lock_timeout, waiting)?;
     if let Err(error) = durable::remove_stale_temps(&files.db) {
         tracing::debug!(%error, "looking for left-over temporary files failed");
     }
@@ -136,7 +136,11 @@ pub(crate) fn run(
         pulled: Moved::default(),
         began,
     };
-    run.rounds(mode)
+    let outcome = run.rounds(mode);
+    if !files.db.exists() && !files.info.exists() {
+        lock.remove();
+    }
+    outcome
 }
 
 impl Run<'_> {
