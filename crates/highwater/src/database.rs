@@ -203,7 +203,7 @@ impl Database {
         let files = &self.inner.files;
         let loaded = Metadata::load(&files.info)?;
         let (meta, warning) = match loaded {
-            Loaded::Valid(meta) => (meta, None),
+            Loaded::Valid(meta) => (*meta, None),
             Loaded::Missing => (Metadata::default(), None),
             Loaded::Legacy(place) => (
                 Metadata::default(),

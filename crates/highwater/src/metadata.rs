@@ -48,7 +48,7 @@ pub(crate) struct Metadata {
 #[derive(Debug)]
 pub(crate) enum Loaded {
     /// A file that can be trusted.
-    Valid(Metadata),
+    Valid(Box<Metadata>),
     /// No file.
     Missing,
     /// libSQL's own file: its frame numbers count another server's history.
@@ -168,7 +168,7 @@ fn parse(bytes: &[u8]) -> Result<Loaded, String> {
             .filter(|mark| mark.wal.is_some() || mark.file.is_some()),
         other: fields,
     };
-    Ok(Loaded::Valid(metadata))
+    Ok(Loaded::Valid(Box::new(metadata)))
 }
 
 /// libSQL: CRC-32 of the three numbers as little-endian u32.
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn what_was_saved_is_read_again_unknown_fields_included() {
         for metadata in [full(), Metadata::default()] {
-            assert!(matches!(load(metadata.encode().as_bytes()), Loaded::Valid(read) if read == metadata));
+            assert!(matches!(load(metadata.encode().as_bytes()), Loaded::Valid(read) if *read == metadata));
         }
     }
 
@@ -297,7 +297,7 @@ mod tests {
                 let mut bytes = intact.clone();
                 bytes[at] ^= 1 << bit;
                 assert!(
-                    !matches!(load(&bytes), Loaded::Valid(read) if read != full()),
+                    !matches!(load(&bytes), Loaded::Valid(read) if *read != full()),
                     "byte {at} bit {bit}"
                 );
             }

@@ -1,5 +1,6 @@
 //! The everyday promises of a sync, with a real server on a real socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(clippy::disallowed_methods, reason = "tests write files as any program would")]
 
 mod common;
 

@@ -202,7 +202,7 @@ fn load_metadata(files: &Files, options: &Options) -> Result<(Metadata, bool)> {
                 tracing::debug!(%info, "this file was moved or copied here; it goes on as a device of its own");
                 meta.device = options.device;
             }
-            Ok((meta, at_home))
+            Ok((*meta, at_home))
         }
         Loaded::Missing => {
             tracing::debug!(%info, "no metadata file found");
