@@ -27,9 +27,13 @@ pub(crate) fn start(global: &Global, server: bool) {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+    let asked_for = server || global.verbose > 0 || std::env::var_os("RUST_LOG").is_some();
     if global.json {
         builder.json().init();
-    } else {
+    } else if asked_for {
         builder.init();
+    } else {
+        // A person who did not ask for a log reads warnings only, and knows what time it is.
+        builder.without_time().with_target(false).init();
     }
 }

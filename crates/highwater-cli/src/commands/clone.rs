@@ -46,6 +46,6 @@ impl Clone {
         let db = self.patience.apply(self.access.apply(builder)).open()?;
         let result = db.clone_blocking();
         bar.clear();
-        super::sync::print(&db, &result?, out)
+        super::sync::print(&self.db, &db, &result?, out)
     }
 }

@@ -107,7 +107,7 @@ fn io(doing: &str, error: &std::io::Error) -> Failure {
 /// What crossed the wire, beside the size of the database.
 fn table(wire: &[Wire], size: u64) -> String {
     let mut lines = vec![
-        "\nWhat crossed the wire (the bodies of requests and answers)".to_owned(),
+        "\nWhat crossed the wire (bytes are those of pages, compressed as they were sent)".to_owned(),
         format!("  {:<46} {:>8} {:>7} {:>9} {:>9}", "", "requests", "frames", "up", "down"),
     ];
     lines.extend(wire.iter().map(|w| {

@@ -48,7 +48,7 @@ struct Report {
 impl Status {
     pub(crate) fn run(self, out: &Output) -> Result<(), Failure> {
         let path = existing(&self.db)?;
-        let report = Report::from(Database::open(&path)?.status()?);
+        let report = Report { db: path.clone(), ..Report::from(Database::open(&path)?.status()?) };
         if out.is_json() {
             return out.value(&report);
         }
@@ -106,7 +106,7 @@ impl Report {
         rows.push((
             "to be pushed",
             match self.unpushed_pages {
-                None => "not known without a last sync; the next one finds out".to_owned(),
+                None => "everything, unless the server has it already".to_owned(),
                 Some(0) => "nothing".to_owned(),
                 Some(pages) => format!("{} (highwater sync {file})", count(pages, "changed page")),
             },
@@ -117,7 +117,9 @@ impl Report {
 
     fn base(&self) -> String {
         let Some(position) = &self.position else {
-            return "never, or its record was lost".to_owned();
+            let lost = self.remote.is_some() || self.warning.is_some();
+            return if lost { "its record was lost; the next one finds it again" } else { "never" }
+                .to_owned();
         };
         match (position.rsplit_once('/'), self.txid) {
             (Some((place, state)), Some(txid)) => {

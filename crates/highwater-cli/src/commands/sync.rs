@@ -76,26 +76,26 @@ impl Sync {
         }
         let db = self.patience.apply(self.access.apply(builder)).open()?;
         if self.watch {
-            return watch(&db, self.interval, out);
+            return watch(&self.db, &db, self.interval, out);
         }
         let result = db.sync_blocking();
         bar.clear();
-        print(&db, &result?, out)
+        print(&self.db, &db, &result?, out)
     }
 }
 
-/// Tells what a sync did.
-pub(crate) fn print(db: &Database, outcome: &SyncOutcome, out: &Output) -> Result<(), Failure> {
+/// Tells what a sync did; `file` is what the person called the database.
+pub(crate) fn print(file: &Path, db: &Database, outcome: &SyncOutcome, out: &Output) -> Result<(), Failure> {
     if out.is_json() {
         out.value(&Report { db: db.path(), remote: db.remote(), outcome })
     } else {
-        out.line(sentence(db, outcome))
+        out.line(sentence(file, db, outcome))
     }
 }
 
 /// What a sync did, in one sentence.
-fn sentence(db: &Database, outcome: &SyncOutcome) -> String {
-    let file = db.path().display();
+fn sentence(file: &Path, db: &Database, outcome: &SyncOutcome) -> String {
+    let file = file.display();
     let remote = db.remote().unwrap_or_else(|| "the server".to_owned());
     let at = outcome.position.map(|p| format!(" at position {}", p.place())).unwrap_or_default();
     let sent = moved(outcome.pushed);
@@ -120,7 +120,7 @@ fn moved(moved: Moved) -> String {
 /// Syncs until it is told to stop, or until going on makes no sense: a conflict or a wrong call
 /// stays until a person does something about it. Everything else (a network that is gone, a busy
 /// file) is told once and tried again.
-fn watch(db: &Database, interval: Duration, out: &Output) -> Result<(), Failure> {
+fn watch(file: &Path, db: &Database, interval: Duration, out: &Output) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -133,7 +133,7 @@ fn watch(db: &Database, interval: Duration, out: &Output) -> Result<(), Failure>
         if !out.is_json() {
             remark(format_args!(
                 "Watching {}: every {} and after local commits; Ctrl-C to stop.",
-                db.path().display(),
+                file.display(),
                 humantime::format_duration(interval)
             ));
         }
@@ -146,7 +146,7 @@ fn watch(db: &Database, interval: Duration, out: &Output) -> Result<(), Failure>
             let Some(event) = event else {
                 break Err(Failure::from(highwater::Error::Stopped));
             };
-            if let Err(failure) = told(db, event, &mut trouble, out) {
+            if let Err(failure) = told(file, db, event, &mut trouble, out) {
                 break Err(failure);
             }
         };
@@ -158,6 +158,7 @@ fn watch(db: &Database, interval: Duration, out: &Output) -> Result<(), Failure>
 
 /// Prints one event of a watch, unless it says the same as the last one.
 fn told(
+    file: &Path,
     db: &Database,
     event: Result<SyncOutcome, highwater::Error>,
     trouble: &mut Option<String>,
@@ -166,7 +167,7 @@ fn told(
     match event {
         Ok(outcome) => {
             let recovered = trouble.take().is_some();
-            if outcome.changed() || recovered { print(db, &outcome, out) } else { Ok(()) }
+            if outcome.changed() || recovered { print(file, db, &outcome, out) } else { Ok(()) }
         }
         Err(error) => {
             let failure = Failure::from(error);

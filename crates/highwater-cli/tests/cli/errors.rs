@@ -1,7 +1,8 @@
 //! Exit codes, and what a person is told when something is wrong.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Stdio;
 
 use crate::support::{Folder, Server, add, check, command, dead_url, highwater, notes, texts};
@@ -142,25 +143,35 @@ fn what_is_no_database_is_refused_and_not_touched() {
 
 #[test]
 fn a_server_of_another_kind_is_recognised() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/app", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut head = [0; 4096];
-            let _ = std::io::Read::read(&mut stream, &mut head);
-            let page = "<html>hello</html>";
-            let answer = format!(
-                "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{page}",
-                page.len()
-            );
-            let _ = stream.write_all(answer.as_bytes());
-        }
-    });
-    let folder = Folder::new();
-    notes(&folder.file("app.db"));
-    let said = highwater(folder.path(), &format!("sync app.db --remote {url}")).expect(1);
-    assert!(said.stderr.contains("not a Highwater server"), "{said:?}");
+    for status in ["404 Not Found", "405 Method Not Allowed", "501 Not Implemented"] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/app", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                answer_with_a_page(stream.unwrap(), status);
+            }
+        });
+        let folder = Folder::new();
+        notes(&folder.file("app.db"));
+        let said = highwater(folder.path(), &format!("sync app.db --timeout 2s --remote {url}")).expect(1);
+        assert!(said.stderr.contains("not a Highwater server"), "{status}: {said:?}");
+        let json = highwater(folder.path(), &format!("log {url} --json")).expect(1).json();
+        assert_eq!(json["error"]["code"], "not_highwater", "{status}");
+    }
+}
+
+fn answer_with_a_page(mut stream: TcpStream, status: &str) {
+    let mut request = [0; 65536];
+    let _ = stream.read(&mut request);
+    let page = "<html>hello</html>";
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: text/html\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        page.len()
+    );
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(page.as_bytes()));
+    // Reads what is left, so that closing does not reset the connection under the answer.
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    while stream.read(&mut request).is_ok_and(|n| n > 0) {}
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `sync`, `clone` and `status` between real files and a real server.
 
+use std::io::Write;
+
 use crate::support::{Folder, Server, add, check, highwater, notes, texts};
 
 #[test]
@@ -83,4 +85,35 @@ fn names_with_spaces_and_other_letters_are_ordinary_names() {
     assert!(pushed.stdout.contains("Pushed 2 frames"), "{pushed:?}");
     sync(&["clone", &server.db("app"), "zwei te.db"]).expect(0);
     assert_eq!(texts(&folder.file("zwei te.db")), ["first"]);
+}
+
+#[test]
+fn the_log_goes_to_standard_error_and_tells_generations_and_frames() {
+    let (folder, server) = (Folder::new(), Server::start());
+    notes(&folder.file("app.db"));
+    let said =
+        highwater(folder.path(), &format!("sync app.db -v --json --remote {}", server.db("app"))).expect(0);
+    assert_eq!(said.json()["action"], "pushed");
+    for line in said.stderr.lines() {
+        let _: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
+    for field in ["generation", "frame_no", "durable_frame_num"] {
+        assert!(said.stderr.contains(field), "{field}: {said:?}");
+    }
+    let quiet = highwater(folder.path(), "sync app.db").expect(0);
+    assert_eq!(quiet.stderr, "");
+}
+
+#[test]
+fn a_damaged_metadata_file_is_one_warning_and_no_failure() {
+    let (folder, server) = (Folder::new(), Server::start());
+    notes(&folder.file("app.db"));
+    let url = server.db("app");
+    highwater(folder.path(), &format!("sync app.db --remote {url}")).expect(0);
+    std::fs::File::create(folder.file("app.db-info")).unwrap().write_all(b"garbage").unwrap();
+    let said = highwater(folder.path(), &format!("sync app.db --remote {url}")).expect(0);
+    check("sync_healed", &said.all());
+    assert_eq!(said.stderr.lines().count(), 1, "{said:?}");
+    assert_eq!(highwater(folder.path(), "sync app.db").expect(0).stderr, "");
 }

@@ -70,12 +70,12 @@ fn many_commits_one_sync(stage: &mut Stage<'_>) -> Result<(), Failure> {
     db.execute_batch("PRAGMA synchronous=NORMAL").map_err(sqlite)?;
     add_notes(&db, COMMITS, "one transaction each")?;
     checkpoint(&db)?;
-    stage
-        .say("The application also checkpointed and truncated its write-ahead log, as it may at any time.")?;
+    stage.say("The application then truncates its write-ahead log (wal_checkpoint), as any program may.")?;
     let outcome = stage.laptop.sync_blocking()?;
     stage.note("laptop: 1,000 transactions, one sync", &outcome);
     check(outcome.requests == 1, "a sync takes one request")?;
-    stage.say(format_args!("{}: only the last image of each page that changed.", sent(&outcome)))?;
+    stage.say(format_args!("{}:", sent(&outcome)))?;
+    stage.say("only the last image of each page that changed, whatever became of the log.")?;
     let idle = stage.laptop.sync_blocking()?;
     stage.note("laptop: nothing to do", &idle);
     check(idle.action == Action::UpToDate && idle.pushed.frames == 0, "no frame is sent twice")?;
@@ -92,7 +92,7 @@ fn changes_travel_back(stage: &mut Stage<'_>) -> Result<(), Failure> {
     db.execute("UPDATE notes SET text = 'edited on the phone' WHERE id = 7", []).map_err(sqlite)?;
     let outcome = stage.phone.sync_blocking()?;
     stage.note("phone: pushes one edited note", &outcome);
-    stage.say(format_args!("One note edited. {}.", sent(&outcome)))?;
+    stage.say(format_args!("Then one note is edited: {}.", sent(&outcome)))?;
     let outcome = stage.laptop.sync_blocking()?;
     stage.note("laptop: pulls it", &outcome);
     let notes = stage.same_on_both()?;
@@ -115,10 +115,8 @@ fn a_damaged_metadata_file(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let info_is_whole =
         fs::read(&info).is_ok_and(|text| serde_json::from_slice::<serde_json::Value>(&text).is_ok());
     check(info_is_whole, "the metadata file is whole again")?;
-    stage.say(format_args!(
-        "The server knew the file by its content; the metadata is whole again. {}.",
-        sent(&outcome)
-    ))?;
+    stage.say("The server knows the file by its content, and the metadata is whole again:")?;
+    stage.say(format_args!("{}.", sent(&outcome)))?;
     let outcome = stage.phone.sync_blocking()?;
     stage.note("phone: pulls it", &outcome);
     stage.same_on_both()?;

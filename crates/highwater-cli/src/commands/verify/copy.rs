@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use highwater::{Database, DatabaseInfo, Position, Progress, Stage, Status};
 use highwater_pages::{Delta, LoadedSums, PageSums, Replica, Suspects, beside};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{Check, Verdict, verdict};
 use crate::failure::{Failure, quoted};
@@ -76,18 +76,26 @@ fn report(
 
 /// SQLite's own opinion of the file.
 fn integrity(path: &Path) -> Result<Check, Failure> {
-    let failed = |error: rusqlite::Error| {
-        Failure::failed("sqlite", format!("SQLite could not check {}: {error}", path.display()))
-    };
-    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
-    db.busy_timeout(BUSY).map_err(failed)?;
-    let mut query = db.prepare(&format!("PRAGMA integrity_check({MAX_FAULTS})")).map_err(failed)?;
-    let faults: Vec<String> =
-        query.query_map([], |row| row.get(0)).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)?;
-    Ok(match faults.as_slice() {
-        [verdict] if verdict == "ok" => Check::ok("integrity", "SQLite's integrity_check says ok"),
-        _ => Check::problem("integrity", format!("SQLite's integrity_check says: {}", faults.join("; "))),
-    })
+    const NAME: &str = "integrity";
+    let says = |faults: &str| Check::problem(NAME, format!("SQLite's integrity_check says: {faults}"));
+    match faults(path) {
+        Ok(faults) if faults == ["ok"] => Ok(Check::ok(NAME, "SQLite's integrity_check says ok")),
+        Ok(faults) => Ok(says(&faults.join("; "))),
+        // Some damage ends the check itself.
+        Err(error) => match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Ok(says(&error.to_string())),
+            _ => {
+                Err(Failure::failed("sqlite", format!("SQLite could not check {}: {error}", path.display())))
+            }
+        },
+    }
+}
+
+fn faults(path: &Path) -> rusqlite::Result<Vec<String>> {
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    db.busy_timeout(BUSY)?;
+    let mut query = db.prepare(&format!("PRAGMA integrity_check({MAX_FAULTS})"))?;
+    query.query_map([], |row| row.get(0))?.collect()
 }
 
 /// The record of the last sync.
@@ -129,7 +137,7 @@ impl Content {
                 }
             }
         };
-        let mut scan = |base: Option<&PageSums>| {
+        let scan = |base: Option<&PageSums>| {
             let mut progress = |done, total| {
                 bar.report(Progress { stage: Stage::Scanning, done, total: Some(total) });
             };
