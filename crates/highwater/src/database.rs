@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 
 use futures::channel::oneshot;
 use highwater_pages::{Replica, Suspects};
@@ -41,8 +42,10 @@ impl Inner {
             return Ok(transport);
         }
         let timeouts = Timeouts { connect: self.options.connect_timeout, idle: self.options.idle_timeout };
-        let made = Http::new(timeouts)
-            .map_err(|error| Error::Offline { remote: "the network".to_owned(), reason: error.reason })?;
+        let made = Http::new(timeouts).map_err(|error| Error::Offline {
+            remote: self.options.remote.as_ref().map_or_else(|| "its URL".to_owned(), ToString::to_string),
+            reason: error.reason,
+        })?;
         Ok(self.transport.get_or_init(|| made))
     }
 
@@ -264,32 +267,36 @@ impl Database {
         Ok(())
     }
 
-    /// On a thread of its own, so that it works inside any runtime.
     fn blocking(&self, mode: Mode) -> Result<SyncOutcome> {
-        futures::executor::block_on(self.spawned(mode))
+        let inner = Arc::clone(&self.inner);
+        on_thread_blocking(move || inner.run(mode))?
     }
 
     fn spawned(&self, mode: Mode) -> impl Future<Output = Result<SyncOutcome>> + use<> {
         let inner = Arc::clone(&self.inner);
-        let receiver = on_thread(move || inner.run(mode));
-        async move { receiver.await.unwrap_or(Err(Error::Stopped)) }
+        let (sender, receiver) = oneshot::channel();
+        let started = on_thread(move || drop(sender.send(inner.run(mode))));
+        async move {
+            started?;
+            receiver.await.unwrap_or(Err(Error::Stopped))
+        }
     }
 }
 
-/// Runs blocking work on a thread of its own.
-pub(crate) fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> oneshot::Receiver<T> {
-    let (sender, receiver) = oneshot::channel();
+/// Runs blocking work on a thread of its own: so that it may be called inside any runtime, and goes
+/// on when nobody waits for it any more.
+fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
     let span = tracing::Span::current();
     let dispatch = tracing::dispatcher::get_default(Clone::clone);
-    let spawned = std::thread::Builder::new().name("highwater-sync".to_owned()).spawn(move || {
-        tracing::dispatcher::with_default(&dispatch, || {
-            let _ = sender.send(span.in_scope(work));
-        });
-    });
-    if let Err(error) = spawned {
+    let thread = std::thread::Builder::new().name("highwater-sync".to_owned());
+    let work = move || tracing::dispatcher::with_default(&dispatch, || span.in_scope(work));
+    thread.spawn(work).map_err(|error| {
         tracing::warn!(%error, "no thread could be started for a sync");
-    }
-    receiver
+        Error::Stopped
+    })
+}
+
+/// As [`on_thread`], and waits for the result.
+pub(crate) fn on_thread_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    on_thread(work)?.join().map_err(|_| Error::Stopped)
 }

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 
 use bytes::Bytes;
 use highwater_ltx::{DeviceId, Encoder, FrameNo, Generation, Header, PageEncoding, PageNo, TxId};
-use highwater_pages::{Delta, Snapshot};
+use highwater_pages::{Delta, Snapshot, kill_point};
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
@@ -171,7 +171,9 @@ impl ChunkSender<'_> {
         let full = std::mem::replace(&mut self.current, Vec::with_capacity(CHUNK_BYTES));
         self.sent += full.len() as u64;
         (self.progress)(self.sent.min(self.total), self.total);
-        self.chunks.blocking_send(Bytes::from(full)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let sent = self.chunks.blocking_send(Bytes::from(full)).map_err(|_| io::ErrorKind::BrokenPipe.into());
+        kill_point("push.chunk_sent");
+        sent
     }
 }
 

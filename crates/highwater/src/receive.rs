@@ -9,7 +9,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use highwater_ltx::{Decoder, Header, PageNo};
-use highwater_pages::{PageHash, page_hash};
+use highwater_pages::{PageHash, kill_point, page_hash};
 
 use crate::error::{Error, Result};
 
@@ -93,6 +93,7 @@ impl Store {
             let mut file = tempfile::tempfile_in(folder).map_err(failed)?;
             file.write_all(bytes).map_err(failed)?;
             *self = Self::Spilled(file);
+            kill_point("pull.spilled");
         }
         match self {
             Self::Spilled(file) => file.write_all(data).map_err(failed),

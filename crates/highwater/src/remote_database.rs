@@ -11,7 +11,7 @@ use highwater_wire::{DatabaseInfo, LogPage, Remote};
 
 use crate::api::Api;
 use crate::builder::Options;
-use crate::database::on_thread;
+use crate::database::on_thread_blocking;
 use crate::error::{Error, Result};
 use crate::outcome::{Progress, Stage};
 use crate::receive::{ReceiveError, each_page};
@@ -132,7 +132,7 @@ impl RemoteDatabase {
         work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let inner = Arc::clone(&self.inner);
-        futures::executor::block_on(on_thread(move || work(&inner))).unwrap_or(Err(Error::Stopped))
+        on_thread_blocking(move || work(&inner))?
     }
 }
 

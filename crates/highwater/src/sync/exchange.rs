@@ -40,6 +40,9 @@ impl Run<'_> {
         let snapshot = replica.snapshot(since.as_ref())?;
         let ground = self.ground(&snapshot)?;
         let next = snapshot.next_mark()?;
+        // A base that was found by content is not the one that the mark is of.
+        let same_base = ground.base.is_some_and(|base| self.meta.base == Some(base));
+        let since = since.filter(|_| same_base);
         let captured = Captured { data_version: snapshot.data_version(), since, next, ground };
         kill_point("sync.captured");
         if let Some(round) = self.one_way(&captured, mode)? {

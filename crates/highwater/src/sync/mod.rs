@@ -98,8 +98,10 @@ pub(crate) fn run(
         tracing::info!(db = %files.db.display(), "another sync of this file is running; waiting for it");
     };
     let lock = SyncLock::acquire(&files.lock, &files.db, options.lock_timeout, waiting)?;
-    if let Err(error) = durable::remove_stale_temps(&files.db) {
-        tracing::debug!(%error, "looking for left-over temporary files failed");
+    for file in [&files.db, &files.info, &files.sums] {
+        if let Err(error) = durable::remove_stale_temps(file) {
+            tracing::debug!(%error, "looking for left-over temporary files failed");
+        }
     }
     let (mut meta, at_home) = load_metadata(files, options)?;
     let remote = choose_remote(&mut meta, at_home, files, options)?;
