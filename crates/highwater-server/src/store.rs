@@ -224,6 +224,75 @@ impl Store {
                 removed += 1;
             }
         }
+        if let StoreUrl::Local(folder) = &self.url {
+            let folder = folder.clone();
+            removed += tokio::task::spawn_blocking(move || sweep_parts(&folder)).await.unwrap_or(0);
+        }
         Ok(removed)
+    }
+}
+
+/// Removes the unpublished files (`NAME.ltx#N`) that `object_store` leaves in a local folder when the
+/// process is killed while it writes; it never lists them. Returns how many.
+fn sweep_parts(folder: &std::path::Path) -> usize {
+    let (mut folders, mut removed) = (vec![folder.to_owned()], 0);
+    // What cannot be read or removed is left: nothing depends on it.
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            let name = entry.file_name();
+            let part = name.to_str().and_then(|name| name.rsplit_once(".ltx#"));
+            let part = part.is_some_and(|(_, number)| number.bytes().all(|byte| byte.is_ascii_digit()));
+            let age = entry.metadata().and_then(|meta| meta.modified()).map(|time| time.elapsed());
+            if kind.is_file() && part && age.is_ok_and(|age| age.is_ok_and(|age| age > ABANDONED)) {
+                removed += usize::from(std::fs::remove_file(entry.path()).is_ok());
+            }
+        }
+    }
+    removed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+
+    #[tokio::test]
+    async fn only_old_files_that_were_being_written_are_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&StoreUrl::Local(folder.path().to_owned())).unwrap();
+        let push = "db/ltx/0/0000000000000001-0000000000000001.ltx";
+        let upload = format!("db/uploads/{:032x}.ltx", 7);
+        let kept = [push.to_owned(), "db/ltx/0/notes.ltx#x".to_owned(), format!("{upload}.txt")];
+        let swept = [format!("{push}#1"), upload.clone(), format!("{upload}#12")];
+        for name in kept.iter().chain(&swept) {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let old = std::time::SystemTime::now() - ABANDONED * 2;
+            File::create(path).unwrap().set_modified(old).unwrap();
+        }
+        let fresh = format!("{push}#2");
+        File::create(folder.path().join(&fresh)).unwrap();
+        assert_eq!(store.sweep().await.unwrap(), 3);
+        assert!(kept.iter().chain([&fresh]).all(|name| folder.path().join(name).exists()));
+        assert!(!swept.iter().any(|name| folder.path().join(name).exists()));
+    }
+
+    #[tokio::test]
+    async fn a_name_is_given_once_and_ones_own_object_is_recognised() {
+        let folder = tempfile::tempdir().unwrap();
+        for url in [StoreUrl::Memory, StoreUrl::Local(folder.path().to_owned())] {
+            let store = Store::open(&url).unwrap();
+            let object = Path::from("db/ltx/0/a.ltx");
+            assert_eq!(store.create(&object, Bytes::from_static(b"one")).await.unwrap(), Created::Ours);
+            assert_eq!(store.create(&object, Bytes::from_static(b"one")).await.unwrap(), Created::Ours);
+            assert_eq!(store.create(&object, Bytes::from_static(b"two")).await.unwrap(), Created::Lost);
+            assert_eq!(store.create(&object, Bytes::from_static(b"three")).await.unwrap(), Created::Lost);
+            assert_eq!(store.read_one(&object, 0..3).await.unwrap(), "one");
+        }
     }
 }

@@ -53,21 +53,15 @@ pub(crate) async fn open(store: &Store, db: &DbName) -> Result<Option<Log>> {
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-    // What other programs wrote before the newest snapshot would have to be read whole.
-    let foreign = |(header, file): &(Header, Arc<StoredFile>)| {
-        header.place().is_none() && newest.is_some_and(|snapshot| file.txid <= snapshot)
-    };
-    if files.iter().any(foreign) {
-        files.retain(|(_, file)| newest.is_none_or(|snapshot| file.txid > snapshot));
-    }
+    let start = first_read(&mut files, &snapshots);
     let mut opening = Opening { store, db, log: None, table: PageTable::default() };
     let before = files.first().map_or(newest, |(_, file)| Some(TxId(file.txid.0 - 1)));
     for (txid, size) in &snapshots {
-        let needed = newest == Some(*txid) || before == Some(*txid);
-        opening.snapshot((*txid, *size), (needed, newest == Some(*txid), before == Some(*txid))).await?;
+        let needed = start == Some(*txid) || before == Some(*txid);
+        opening.snapshot((*txid, *size), (needed, start == Some(*txid), before == Some(*txid))).await?;
     }
     for (header, file) in files {
-        let within = newest.is_some_and(|snapshot| file.txid <= snapshot);
+        let within = start.is_some_and(|snapshot| file.txid <= snapshot);
         opening.push(&header, file, within).await?;
     }
     let Opening { log, table, .. } = opening;
@@ -78,6 +72,21 @@ pub(crate) async fn open(store: &Store, db: &DbName) -> Result<Option<Log>> {
         }
         log
     }))
+}
+
+/// Where to begin to read pages: after the newest snapshot. But the states of files that other
+/// programs wrote are computed from the pages before them; so after the newest snapshot before those
+/// files, or, without one, from the first push. If that is not kept, neither is their history.
+fn first_read(files: &mut Vec<(Header, Arc<StoredFile>)>, snapshots: &BTreeMap<TxId, u64>) -> Option<TxId> {
+    let newest = snapshots.last_key_value().map(|(txid, _)| *txid)?;
+    let foreign = files.iter().find(|(header, _)| header.place().is_none()).map(|(_, file)| file.txid);
+    let Some(foreign) = foreign.filter(|foreign| *foreign <= newest) else { return Some(newest) };
+    let earlier = snapshots.range(..foreign).next_back().map(|(txid, _)| *txid);
+    if earlier.is_none() && files.first().is_some_and(|(_, file)| file.txid > TxId::FIRST) {
+        files.retain(|(_, file)| file.txid > newest);
+        return Some(newest);
+    }
+    earlier
 }
 
 /// The position of a push that another server appended to the head.

@@ -21,7 +21,21 @@ impl ChildServer {
     /// Starts this test binary again with `role`, the name of a test that calls [`serve_if_child`].
     /// `None` when it ended before it served.
     pub fn start(role: &str, store: &Path, env: &[(&str, &str)]) -> Option<Self> {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        Self::start_through(&[], role, store, env)
+    }
+
+    /// As [`ChildServer::start`], by a command that runs the command it is given.
+    pub fn start_through(through: &[&str], role: &str, store: &Path, env: &[(&str, &str)]) -> Option<Self> {
+        let binary = std::env::current_exe().unwrap();
+        let mut command = match through {
+            [] => Command::new(&binary),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&binary);
+                command
+            }
+        };
+        let mut child = command
             .args(["--exact", role, "--nocapture", "--test-threads=1"])
             .env(STORE, store)
             .envs(env.iter().copied())
