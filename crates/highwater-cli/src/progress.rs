@@ -18,42 +18,53 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(crate) struct Bar {
     started: Instant,
     enabled: bool,
-    shown: Mutex<Option<(Stage, ProgressBar)>>,
+    current: Mutex<Option<Current>>,
+}
+
+/// The stage that is under way. Its bar counts from the start, so that it knows the speed, and becomes
+/// visible later.
+#[derive(Debug)]
+struct Current {
+    stage: Stage,
+    bar: ProgressBar,
+    visible: bool,
 }
 
 impl Bar {
     /// A bar that shows nothing yet. With JSON output it never shows anything.
     pub(crate) fn new(json: bool) -> Self {
         let enabled = !json && io::stderr().is_terminal();
-        Self { started: Instant::now(), enabled, shown: Mutex::new(None) }
+        Self { started: Instant::now(), enabled, current: Mutex::new(None) }
     }
 
     /// Takes a report.
     pub(crate) fn report(&self, progress: Progress) {
-        if !self.enabled || self.started.elapsed() < PATIENCE {
+        if !self.enabled {
             return;
         }
         // A poisoned lock only means that another report panicked: the bar is still usable.
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = shown.as_ref().is_some_and(|(stage, _)| *stage == progress.stage);
-        if !same {
-            if let Some((_, bar)) = shown.take() {
-                bar.finish_and_clear();
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_none_or(|current| current.stage != progress.stage) {
+            if let Some(last) = current.take() {
+                last.bar.finish_and_clear();
             }
-            *shown = Some((progress.stage, bar_for(progress)));
+            *current = Some(Current { stage: progress.stage, bar: hidden_bar(progress), visible: false });
         }
-        if let Some((_, bar)) = shown.as_ref() {
-            if let Some(total) = progress.total {
-                bar.set_length(total);
-            }
-            bar.set_position(progress.done);
+        let Some(current) = current.as_mut() else { return };
+        if !current.visible && self.started.elapsed() >= PATIENCE {
+            current.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+            current.visible = true;
         }
+        if let Some(total) = progress.total {
+            current.bar.set_length(total);
+        }
+        current.bar.set_position(progress.done);
     }
 
     /// Removes the bar from the screen.
     pub(crate) fn clear(&self) {
-        if let Some((_, bar)) = self.shown.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            bar.finish_and_clear();
+        if let Some(last) = self.current.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            last.bar.finish_and_clear();
         }
     }
 }
@@ -64,7 +75,7 @@ impl Drop for Bar {
     }
 }
 
-fn bar_for(progress: Progress) -> ProgressBar {
+fn hidden_bar(progress: Progress) -> ProgressBar {
     let (verb, bytes) = match progress.stage {
         Stage::Waiting => ("waiting for another sync of this file", false),
         Stage::Scanning => ("reading the local database", false),
@@ -83,7 +94,7 @@ fn bar_for(progress: Progress) -> ProgressBar {
     };
     // The templates are constants; a mistake in one shows the default style, no more.
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::with_draw_target(progress.total, ProgressDrawTarget::stderr_with_hz(10));
+    let bar = ProgressBar::with_draw_target(progress.total, ProgressDrawTarget::hidden());
     bar.set_style(style);
     bar.set_message(verb);
     bar
@@ -111,7 +122,9 @@ impl Spinner {
         }
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let bar = shown.get_or_insert_with(|| {
-            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10))
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+            bar.set_style(ProgressStyle::default_spinner());
+            bar
         });
         bar.set_message(text());
         bar.tick();

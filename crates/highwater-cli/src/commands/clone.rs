@@ -18,7 +18,7 @@ use crate::remote::{Access, Patience};
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Clone {
-    /// The database on the server: http(s)://HOST[:PORT]/NAME
+    /// The database on the server: http(s)://HOST:PORT/NAME
     #[arg(value_name = "URL")]
     url: String,
     /// The new SQLite file

@@ -28,7 +28,7 @@ pub(crate) struct Sync {
     /// The SQLite file
     #[arg(value_name = "DB")]
     db: PathBuf,
-    /// The database on the server: http(s)://HOST[:PORT]/NAME
+    /// The database on the server: http(s)://HOST:PORT/NAME
     #[arg(long, value_name = "URL")]
     remote: Option<String>,
     /// Allow a URL other than the remembered one

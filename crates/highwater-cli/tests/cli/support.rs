@@ -116,8 +116,8 @@ impl Drop for Server {
 
 /// SIGTERM.
 pub(crate) fn terminate(child: &Child) {
-    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    assert!(status.success());
+    use rustix::process::{Pid, Signal, kill_process};
+    kill_process(Pid::from_child(child), Signal::TERM).unwrap();
 }
 
 /// The exit code, within ten seconds.
@@ -180,10 +180,14 @@ pub(crate) fn texts(path: &Path) -> Vec<String> {
     query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
 }
 
-/// An address that nothing listens on.
+/// An address that nothing listens on: port 1 is nobody's.
 pub(crate) fn dead_url(name: &str) -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}/{name}", listener.local_addr().unwrap())
+    format!("http://127.0.0.1:1/{name}")
+}
+
+/// An address that nothing listens on yet.
+pub(crate) fn free_address() -> std::net::SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// A temporary folder whose name is the same in every snapshot.

@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use serde_json::Value;
 
 use crate::support::{
-    Folder, Server, add, command, dead_url, highwater, notes, terminate, texts, until, wait,
+    Folder, Server, add, command, free_address, highwater, notes, terminate, texts, until, wait,
 };
 
 fn watch(folder: &Folder, args: &[&str]) -> Child {
@@ -45,13 +45,13 @@ fn both_directions_are_kept_in_step_until_it_is_stopped() {
 fn a_missing_network_is_told_once_and_waited_for() {
     let folder = Folder::new();
     notes(&folder.file("app.db"));
-    let url = dead_url("app");
+    let address = free_address().to_string();
+    let url = format!("http://{address}/app");
     let mut child = watch(&folder, &["app.db", "--remote", &url, "--timeout", "100ms"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let event: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
     assert_eq!(event["error"]["code"], "offline", "{event}");
-    let address = url.trim_start_matches("http://").trim_end_matches("/app");
-    let _server = Server::with(&["--store", "memory:", "--listen", address]);
+    let _server = Server::with(&["--store", "memory:", "--listen", &address]);
     let event: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
     assert_eq!(event["action"], "pushed", "the failure is told once, then what moved: {event}");
     terminate(&child);
