@@ -7,7 +7,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::process::ExitCode;
 
-use highwater::{Error, ErrorKind};
+use highwater::{Error, ErrorCode, ErrorKind};
 use serde::Serialize;
 
 use crate::output::{Output, remark};
@@ -141,6 +141,11 @@ impl From<Error> for Failure {
             ErrorKind::Usage => Exit::Usage,
             _ => Exit::Failure,
         };
+        let exit = match &error {
+            // Most of all: a name that no database can have.
+            Error::Server { code: ErrorCode::BadRequest, .. } => Exit::Usage,
+            _ => exit,
+        };
         let (code, message, hint) = describe(&error);
         let mut failure = Self::new(exit, code, message);
         failure.hint = hint;
@@ -220,6 +225,9 @@ fn describe(error: &Error) -> (&'static str, String, Option<String>) {
             format!("{remote} asks for a valid token: {message}"),
             "set one with --token or HIGHWATER_AUTH_TOKEN".to_owned(),
         ),
+        Error::Server { remote, code: ErrorCode::BadRequest, message, .. } => {
+            return ("bad_request", format!("the server does not accept {remote}: {message}"), None);
+        }
         other => return (code_of(other), other.to_string(), None),
     };
     (code, message, Some(hint))

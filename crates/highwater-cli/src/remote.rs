@@ -74,15 +74,28 @@ pub(crate) fn url_of(url_or_db: &str) -> Result<String, Failure> {
 
 /// A local database file that has to be there already.
 pub(crate) fn existing(path: &Path) -> Result<PathBuf, Failure> {
-    if path.is_file() {
+    possible(path)?;
+    if path.exists() {
         return Ok(path.to_owned());
     }
+    Err(Failure::failed("no_such_file", format!("there is no file {}", path.display()))
+        .hint(format!("to get a copy from a server: highwater clone URL {}", quoted(path))))
+}
+
+/// A place where a database file is, or can be made.
+pub(crate) fn possible(path: &Path) -> Result<(), Failure> {
     if path.is_dir() {
         return Err(Failure::failed(
             "not_a_file",
             format!("{} is a folder, not a database file", path.display()),
-        ));
+        )
+        .hint("name the file itself"));
     }
-    Err(Failure::failed("no_such_file", format!("there is no file {}", path.display()))
-        .hint(format!("to get a copy from a server: highwater clone URL {}", quoted(path))))
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            Err(Failure::failed("no_such_folder", format!("there is no folder {}", folder.display()))
+                .hint(format!("make it first (mkdir -p {}), or choose another place", quoted(folder))))
+        }
+        _ => Ok(()),
+    }
 }

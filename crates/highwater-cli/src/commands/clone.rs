@@ -9,7 +9,7 @@ use highwater::Builder;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::progress::Bar;
-use crate::remote::{Access, Patience};
+use crate::remote::{Access, Patience, possible};
 
 /// Make a new local copy of a database on a server
 ///
@@ -39,6 +39,7 @@ To look at an earlier state without keeping it in sync, see `highwater restore`.
 
 impl Clone {
     pub(crate) fn run(self, out: &Output) -> Result<(), Failure> {
+        possible(&self.db)?;
         let bar = Arc::new(Bar::new(out.is_json()));
         let reports = Arc::clone(&bar);
         let builder =

@@ -10,7 +10,7 @@ use highwater::{At, Place, Restored};
 use crate::failure::Failure;
 use crate::output::{Bytes, Output, count};
 use crate::progress::Bar;
-use crate::remote::Access;
+use crate::remote::{Access, possible};
 
 /// Write a database as it was at any point of its history to a new file
 ///
@@ -45,6 +45,7 @@ Times are the server's, in UTC.";
 
 impl Restore {
     pub(crate) fn run(self, out: &Output) -> Result<(), Failure> {
+        possible(&self.output)?;
         let at = match (self.at, self.time) {
             (Some(place), _) => At::Place(place),
             (None, Some(time)) => At::Time(time),

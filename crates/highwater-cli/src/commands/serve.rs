@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::signals;
+use crate::signals::Stop;
 
 /// Run the sync server
 ///
@@ -66,8 +66,9 @@ impl Serve {
         let bound = listener.local_addr().map_err(|error| {
             Failure::failed("listen", format!("the address of the socket is not known: {error}"))
         })?;
+        let stop = Stop::listen();
         announce(bound, &store, out)?;
-        server.serve(listener, signals::stop_requested()).await.map_err(Failure::from)?;
+        server.serve(listener, stop.requested()).await.map_err(Failure::from)?;
         if !out.is_json() {
             out.line("Stopped; everything that was acknowledged is in the store.")?;
         }

@@ -11,8 +11,8 @@ use serde::Serialize;
 use crate::failure::{Exit, Failure};
 use crate::output::{Bytes, Output, count, remark, took};
 use crate::progress::Bar;
-use crate::remote::{Access, Patience};
-use crate::signals;
+use crate::remote::{Access, Patience, possible};
+use crate::signals::Stop;
 
 /// Bring a local database and the server's together
 ///
@@ -66,6 +66,7 @@ struct Report<'a> {
 
 impl Sync {
     pub(crate) fn run(self, out: &Output) -> Result<(), Failure> {
+        possible(&self.db)?;
         let bar = Arc::new(Bar::new(out.is_json() || self.watch));
         let reports = Arc::clone(&bar);
         let mut builder = Builder::new(&self.db)
@@ -126,6 +127,7 @@ fn watch(file: &Path, db: &Database, interval: Duration, out: &Output) -> Result
         .build()
         .map_err(|error| Failure::failed("io", format!("watching could not be started: {error}")))?;
     runtime.block_on(async {
+        let mut stop = std::pin::pin!(Stop::listen().requested());
         let (events, mut seen) = tokio::sync::mpsc::unbounded_channel();
         let options = WatchOptions { interval, ..WatchOptions::default() };
         // A closed channel means that this command is ending anyway.
@@ -140,7 +142,7 @@ fn watch(file: &Path, db: &Database, interval: Duration, out: &Output) -> Result
         let mut trouble = None;
         let ended = loop {
             let event = tokio::select! {
-                () = signals::stop_requested() => break Ok(()),
+                () = &mut stop => break Ok(()),
                 event = seen.recv() => event,
             };
             let Some(event) = event else {

@@ -60,6 +60,7 @@ fn wrong_usage_is_exit_code_2() {
         "sync app.db",
         "sync app.db --remote not-a-url",
         "sync app.db --remote http://127.0.0.1:1",
+        "sync app.db --remote http://127.0.0.1:1/a?b",
         "sync app.db --interval 5s",
         "sync app.db --watch --interval soon",
         "clone app.db other.db",
@@ -103,6 +104,31 @@ fn a_missing_file_is_said_so_with_what_to_do() {
     highwater(folder.path(), "verify app.db").expect(1);
     highwater(folder.path(), "log app.db").expect(1);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "looking must not make files");
+}
+
+#[test]
+fn a_place_that_cannot_hold_a_file_is_said_so() {
+    let (folder, server) = (Folder::new(), Server::start());
+    let url = server.db("app");
+    for line in
+        ["sync nowhere/app.db --remote URL", "clone URL nowhere/app.db", "restore URL -o nowhere/app.db"]
+    {
+        let said = highwater(folder.path(), &line.replace("URL", &url)).expect(1);
+        assert_eq!(
+            said.stderr,
+            "error: there is no folder nowhere\nhint: make it first (mkdir -p nowhere), or choose another place\n"
+        );
+    }
+    let said = highwater(folder.path(), &format!("sync . --remote {url}")).expect(1);
+    assert!(said.stderr.contains(". is a folder"), "{said:?}");
+}
+
+#[test]
+fn a_name_that_no_database_can_have_is_wrong_usage() {
+    let (folder, server) = (Folder::new(), Server::start());
+    notes(&folder.file("app.db"));
+    let said = highwater(folder.path(), &format!("sync app.db --remote {}", server.db("App"))).expect(2);
+    check("bad_name", &said.all());
 }
 
 #[test]
