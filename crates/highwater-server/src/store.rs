@@ -161,6 +161,22 @@ impl Store {
         outcome
     }
 
+    /// Makes sure that an object which was found in a local folder is on disk: the process that made
+    /// it may have been killed between naming it and waiting for the disk, and whoever is told of it
+    /// from now on relies on it.
+    pub(crate) async fn settle(&self, object: &Path) -> Result<()> {
+        let StoreUrl::Local(folder) = &self.url else { return Ok(()) };
+        let path = object.parts().fold(folder.clone(), |path, part| path.join(part.as_ref()));
+        let settled = tokio::task::spawn_blocking(move || {
+            highwater_pages::durable::sync_path(&path)?;
+            path.parent().map_or(Ok(()), highwater_pages::durable::sync_dir)
+        });
+        match settled.await {
+            Ok(settled) => settled.map_err(|error| Error::Run(std::io::Error::other(error))),
+            Err(error) => Err(Error::Run(std::io::Error::other(error))),
+        }
+    }
+
     /// Finds out how an attempt ended that returned an error.
     async fn resolve(
         &self,

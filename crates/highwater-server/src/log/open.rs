@@ -44,6 +44,13 @@ pub(crate) async fn open(store: &Store, db: &DbName) -> Result<Option<Log>> {
     if run.is_empty() && newest.is_none() {
         return Ok(None);
     }
+    // Only the newest of each can be younger than the last wait for the disk.
+    if let Some((txid, _)) = run.last() {
+        store.settle(&paths::push(db, *txid)).await?;
+    }
+    if let Some(txid) = newest {
+        store.settle(&paths::snapshot(db, txid)).await?;
+    }
     let mut files: Vec<(Header, Arc<StoredFile>)> = futures::stream::iter(run)
         .map(async |(txid, size)| {
             let with_index = newest.is_none_or(|snapshot| txid > snapshot);
