@@ -68,6 +68,7 @@ impl Replica {
     /// `local` any more.
     pub fn commit(&mut self, local: LocalState<'_>, new: &mut NewPages<'_>) -> Result<()> {
         let writer = self.reopen()?;
+        writer.refuse_read_only()?;
         writer.execute("writing", "PRAGMA replica.synchronous=FULL")?;
         let mode = writer.journal_mode()?;
         let count = writer.page_count()?;
@@ -119,6 +120,7 @@ impl Replica {
             }
             insert.execute((page.0, &data)).map_err(failed)?;
             if done % 1024 == 1023 {
+                kill_point("commit.writing");
                 (new.progress)(done as u64 + 1, total);
             }
         }

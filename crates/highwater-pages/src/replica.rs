@@ -23,6 +23,9 @@ use crate::error::{Error, Result};
 /// The name under which the file is attached.
 pub(crate) const SCHEMA: &str = "replica";
 
+/// SQLite attaches a database only to one of the same text encoding.
+const ENCODINGS: [&str; 3] = ["UTF-8", "UTF-16le", "UTF-16be"];
+
 /// How SQLite journals a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JournalMode {
@@ -48,14 +51,21 @@ impl Replica {
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_URI
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_in_memory_with_flags(flags).map_err(opening)?;
-        conn.busy_timeout(busy_timeout).map_err(opening)?;
-        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(opening)?;
-        conn.pragma_update(None, "wal_autocheckpoint", 0).map_err(opening)?;
-        check_dbpage(&conn)?;
-        conn.execute(&format!("ATTACH ?1 AS {SCHEMA}"), [uri(path)?])
-            .map_err(|source| explain_attach(path, source))?;
-        Ok(Self { conn, path: path.to_path_buf(), busy_timeout })
+        let uri = uri(path)?;
+        for encoding in ENCODINGS {
+            let conn = Connection::open_in_memory_with_flags(flags).map_err(opening)?;
+            conn.busy_timeout(busy_timeout).map_err(opening)?;
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(opening)?;
+            conn.pragma_update(None, "wal_autocheckpoint", 0).map_err(opening)?;
+            conn.pragma_update(None, "encoding", encoding).map_err(opening)?;
+            check_dbpage(&conn)?;
+            match conn.execute(&format!("ATTACH ?1 AS {SCHEMA}"), [&uri]) {
+                Ok(_) => return Ok(Self { conn, path: path.to_path_buf(), busy_timeout }),
+                Err(source) if is_of_another_encoding(&source) => {}
+                Err(source) => return Err(explain_attach(path, source)),
+            }
+        }
+        Err(Error::NotADatabase { path: path.to_path_buf() })
     }
 
     /// The database file.
@@ -108,7 +118,8 @@ impl Replica {
     }
 
     /// Whether the database holds nothing: no page, or a first page that no schema was ever
-    /// written to.
+    /// written to. The `VACUUM` that gives a blank database another page size counts its schema
+    /// version up by one, and a database with a single view has that version too.
     pub fn is_blank(&self) -> Result<bool> {
         if self.page_count()?.0 > 1 {
             return Ok(false);
@@ -116,7 +127,11 @@ impl Replica {
         let cookie: i64 = self.pragma("schema_version")?;
         let user: i64 = self.pragma("user_version")?;
         let application: i64 = self.pragma("application_id")?;
-        Ok(cookie == 0 && user == 0 && application == 0)
+        if cookie > 1 || user != 0 || application != 0 {
+            return Ok(false);
+        }
+        let sql = format!("SELECT count(*)=0 FROM {SCHEMA}.sqlite_schema");
+        self.conn.query_row(&sql, [], |row| row.get(0)).map_err(|source| self.failed("reading", source))
     }
 
     pub(crate) fn pragma<T: rusqlite::types::FromSql>(&self, name: &str) -> Result<T> {
@@ -128,6 +143,12 @@ impl Replica {
     /// Runs statements that return nothing.
     pub(crate) fn execute(&self, doing: &'static str, sql: &str) -> Result<()> {
         self.conn.execute_batch(sql).map_err(|source| self.failed(doing, source))
+    }
+
+    /// `BEGIN IMMEDIATE` succeeds on a file that cannot be written to, and only reads.
+    pub(crate) fn refuse_read_only(&self) -> Result<()> {
+        let read_only = self.conn.is_readonly(SCHEMA).map_err(|source| self.failed("opening", source))?;
+        if read_only { Err(Error::ReadOnly { path: self.path.clone(), doing: "writing" }) } else { Ok(()) }
     }
 
     pub(crate) fn failed(&self, doing: &'static str, source: rusqlite::Error) -> Error {
@@ -178,6 +199,12 @@ fn uri(path: &Path) -> Result<String> {
     }
     uri.push_str("?mode=rw");
     Ok(uri)
+}
+
+fn is_of_another_encoding(error: &rusqlite::Error) -> bool {
+    // SQLite has no code of its own for this refusal.
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown)
+        && error.to_string().contains("must use the same text encoding")
 }
 
 fn explain_attach(path: &Path, source: rusqlite::Error) -> Error {
