@@ -1,6 +1,6 @@
 //! The one request of a sync, and what follows from its answer.
 
-use highwater_ltx::{StateHash, TxId};
+use highwater_ltx::{PageCount, PageSize, StateHash, TxId};
 use highwater_pages::{LocalState, Mark, PageSums, Replica, Snapshot, StateSum, durable, kill_point};
 use highwater_wire::{ErrorBody, ErrorCode, LocateRequest, Outcome, SumsOf};
 use tokio::sync::mpsc;
@@ -32,7 +32,7 @@ impl Run<'_> {
     /// Captures, sends, and applies the answer.
     pub(crate) fn exchange(&mut self, replica: &mut Replica, mode: Mode) -> Result<Round> {
         if !std::mem::replace(&mut self.pending_checked, true)
-            && let Some(round) = self.resolve_pending()?
+            && let Some(round) = self.resolve_pending(replica.page_size()?)?
         {
             return Ok(round);
         }
@@ -224,7 +224,7 @@ impl Run<'_> {
         };
         let mut local = match &sums {
             Some(sums) => sums.clone(),
-            None => PageSums::new(answer.head, delta.page_size, highwater_ltx::PageCount(0)),
+            None => PageSums::new(answer.head, delta.page_size, PageCount(0)),
         };
         let here = highwater_ltx::Position { state: delta.state, ..answer.head };
         local.apply(&delta.changed, delta.page_count, here);
@@ -316,7 +316,7 @@ impl Run<'_> {
             self.meta.pending.retain(|state| *state != ground.delta.state);
         }
         match body.code {
-            ErrorCode::Conflict => match self.resolve_pending()? {
+            ErrorCode::Conflict => match self.resolve_pending(ground.delta.page_size)? {
                 Some(round) => Ok(round),
                 None => {
                     self.meta.save(&self.files.info)?;
@@ -349,18 +349,15 @@ impl Run<'_> {
     /// States were sent whose answers never came: if the server has one of them, that is the base
     /// now, and what changed since is on top of it. A state that the server does not have stays
     /// noted, because its request may still be under way.
-    fn resolve_pending(&mut self) -> Result<Option<Round>> {
-        let Some(base) = self.meta.base else { return Ok(None) };
+    fn resolve_pending(&mut self, page_size: PageSize) -> Result<Option<Round>> {
+        // Without a base, the lost answer was the one to the first push.
+        let known = self.meta.base.map_or(TxId(0), |base| base.txid);
+        let page_count = self.meta.base.map_or(PageCount(0), |base| base.page_count);
         let mut newest: Option<(highwater_ltx::Position, TxId)> = None;
         for state in self.meta.pending.clone() {
-            let request = LocateRequest {
-                page_size: base.page_size,
-                page_count: base.page_count,
-                state,
-                sums: SumsOf::Nothing,
-            };
+            let request = LocateRequest { page_size, page_count, state, sums: SumsOf::Nothing };
             if let Located::At { position, txid, .. } = self.api.locate(&request, None)?
-                && txid > newest.map_or(base.txid, |(_, newest)| newest)
+                && txid > newest.map_or(known, |(_, newest)| newest)
             {
                 newest = Some((position, txid));
             }
@@ -371,7 +368,7 @@ impl Run<'_> {
             durable_frame_num = position.frame.0,
             "an earlier push had arrived, only its answer was lost"
         );
-        let (base, mut sums) = self.fetch_base(position, txid, base.page_size)?;
+        let (base, mut sums) = self.fetch_base(position, txid, page_size)?;
         let mark = self.meta.mark;
         self.record(base, mark, Some(&mut sums))?;
         Ok(Some(Round::Again))
