@@ -155,6 +155,10 @@ async fn too_large_a_body_is_refused_before_and_while_it_arrives() {
     let body = big.body(Some(&first));
     assert!(body.len() > 150_000);
     refused(&rig.sync("db", DEVICE_A, Some(base), body.clone()).await, ErrorCode::TooLarge);
+    // Told before all of it is sent, and still read.
+    let huge = vec![0; 30 << 20];
+    refused(&rig.sync("db", DEVICE_A, Some(base), huge.clone()).await, ErrorCode::TooLarge);
+    refused(&rig.sync("A", DEVICE_A, None, huge).await, ErrorCode::BadRequest);
     let request = || {
         let request = rig.client.post(rig.url("db/v1/sync")).header(DEVICE, DEVICE_A.to_string());
         request.header(BASE, base.to_string())

@@ -13,7 +13,7 @@ mod common;
 use common::{DEVICE_A, Image, Random, Rig};
 use highwater_ltx::{PageNo, Position};
 use highwater_server::{Limits, SnapshotPolicy};
-use highwater_wire::{BASE, ErrorBody, ErrorCode, LocateAnswer, LocateRequest, SumsOf};
+use highwater_wire::{BASE, CONFIRM, DEVICE, ErrorBody, ErrorCode, LocateAnswer, LocateRequest, SumsOf};
 
 async fn locate(
     rig: &Rig,
@@ -170,4 +170,24 @@ async fn strangers_and_unknown_bases_are_told_apart() {
         .encode(),
     );
     assert_eq!(response.send().await.unwrap().status(), 404);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_is_told_that_its_copy_is_an_earlier_state_and_nothing_is_pushed_back_in_time() {
+    let rig = Rig::memory();
+    let history = history(&rig, 6).await;
+    let (head, newest) = history.last().unwrap();
+    let confirm = |image: &Image| {
+        let request = rig.client.post(rig.url("db/v1/sync")).header(DEVICE, DEVICE_A.to_string());
+        let request = request.header(BASE, head.to_string()).header(CONFIRM, "1");
+        request.body(image.body(Some(newest))).send()
+    };
+    // A restored backup, as it is and with changes.
+    for copy in [history[2].1.clone(), history[2].1.with(&[(7, 201)])] {
+        let refused = common::synced(confirm(&copy).await.unwrap()).await;
+        assert_eq!((refused.status.as_u16(), refused.error().code), (410, ErrorCode::EarlierState));
+    }
+    assert_eq!(rig.snapshot("db/v1/snapshot").await, *newest);
+    let changed = newest.with(&[(7, 202), (8, 202)]);
+    assert_eq!(common::synced(confirm(&changed).await.unwrap()).await.outcome, "pushed");
 }

@@ -18,7 +18,7 @@ use std::time::Instant;
 use child::ChildServer;
 use common::{DEVICE_A, DEVICE_B, Image, sync};
 use highwater_ltx::{
-    Decoder, DeviceId, Encoder, FrameNo, Generation, Header, PageCount, PageEncoding, PageNo, PageSize, TxId,
+    Decoder, DeviceId, Encoder, FrameNo, Generation, Header, PageCount, PageEncoding, PageSize, TxId,
 };
 use highwater_pages::{StateSum, page_hash};
 use reqwest::Client;
@@ -49,11 +49,11 @@ fn page(number: u32, out: &mut Vec<u8>) {
 
 fn body(count: u32) -> Vec<u8> {
     let (mut sum, mut data) = (StateSum::EMPTY, Vec::new());
-    for number in 1..=count {
-        page(number, &mut data);
-        sum.add(page_hash(PageNo(number), &data));
-    }
     let (size, count) = (PageSize::DEFAULT, PageCount(count));
+    for number in count.data_pages(size) {
+        page(number.0, &mut data);
+        sum.add(page_hash(number, &data));
+    }
     let state = sum.state(count, size);
     let header = Header::new_push(
         size,
@@ -62,15 +62,15 @@ fn body(count: u32) -> Vec<u8> {
         0,
         Generation(1),
         FrameNo(1),
-        count.0.into(),
+        count.data_page_count(size).into(),
         DeviceId(0),
         state,
     );
     let out = Vec::with_capacity(count.0 as usize * 4200);
     let mut encoder = Encoder::new(out, header, PageEncoding::Literal).unwrap();
-    for number in 1..=count.0 {
-        page(number, &mut data);
-        encoder.page(PageNo(number), &data).unwrap();
+    for number in count.data_pages(size) {
+        page(number.0, &mut data);
+        encoder.page(number, &data).unwrap();
     }
     encoder.finish().unwrap().0
 }
@@ -108,10 +108,12 @@ async fn a_large_first_push_and_copy_keep_the_server_small() {
         sender.send(chunk).unwrap();
     }
     drop(sender);
-    assert_eq!(reading.join().unwrap(), megabytes * 256);
+    assert_eq!(reading.join().unwrap(), PageCount(megabytes * 256).data_page_count(PageSize::DEFAULT));
     let (peak, now) = server.memory();
     println!("copied in {:?}, peak memory {} MiB, now {} MiB", began.elapsed(), peak >> 20, now >> 20);
     assert!(peak < BOUND, "the server took {} MiB for a copy", peak >> 20);
+    let sums = client.get(format!("{url}/sums")).send().await.unwrap().bytes().await.unwrap();
+    assert_eq!(sums.len(), megabytes as usize * 256 * 16);
     let nothing = sync(&client, &format!("{url}/sync"), DEVICE_B, pushed.head, Vec::new()).await;
     assert_eq!(nothing.outcome, "up-to-date");
 }

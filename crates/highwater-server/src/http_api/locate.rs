@@ -1,25 +1,30 @@
 //! `POST /DB/v1/locate`: where in the history a copy is.
 
-use axum::extract::Request;
+use axum::body::Body;
 use axum::response::Response;
 use futures::StreamExt;
 use highwater_ltx::Position;
 use highwater_wire::{BASE, DbName, ErrorCode, LocateAnswer, LocateRequest};
+use http::HeaderMap;
 
 use super::sync::{encoding, header, length, position_headers};
 use super::{App, Failure, json};
 use crate::log::Located;
 use crate::push::Encoding;
 
-pub(super) async fn locate(app: &App, name: &DbName, request: Request) -> Result<Response, Failure> {
-    let (parts, body) = request.into_parts();
-    let base: Option<Position> = header(&parts.headers, BASE)?;
+pub(super) async fn locate(
+    app: &App,
+    name: &DbName,
+    headers: &HeaderMap,
+    body: &mut Option<Body>,
+) -> Result<Response, Failure> {
+    let base: Option<Position> = header(headers, BASE)?;
     let limit = app.context.limits.body_memory;
-    if length(&parts.headers).is_some_and(|length| length > limit as u64) {
+    if length(headers).is_some_and(|length| length > limit as u64) {
         return Err(Failure::too_large(limit as u64));
     }
     let mut bytes = Vec::new();
-    let mut pieces = body.into_data_stream();
+    let mut pieces = body.take().unwrap_or_default().into_data_stream();
     loop {
         let idle = app.context.limits.idle_timeout;
         let piece = tokio::time::timeout(idle, pieces.next()).await;
@@ -31,7 +36,7 @@ pub(super) async fn locate(app: &App, name: &DbName, request: Request) -> Result
         }
         bytes.extend_from_slice(&piece);
     }
-    if encoding(&parts.headers)? == Encoding::Zstd {
+    if encoding(headers)? == Encoding::Zstd {
         bytes = inflated(bytes, limit).await?;
     }
     let request = LocateRequest::decode(&bytes).map_err(|error| {

@@ -10,7 +10,7 @@
 //! | `/DB/v1`, `/DB/v1/log`, `/DB/v1/snapshot`, `/DB/v1/sums` | [`read`] |
 //! | `/healthz`, `/version` | here |
 //!
-//! Later: authentication belongs into [`dispatch`], before the database is looked up; uploads, watch
+//! Later: authentication belongs into [`route`], before the database is looked up; uploads, watch
 //! and administration get modules of their own beside [`sync`].
 
 mod error;
@@ -28,12 +28,13 @@ use axum::response::Response;
 use highwater_wire::{ErrorCode, PROTOCOL, REQUEST_ID, VersionInfo};
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
 use serde::Serialize;
 use tracing::Instrument;
 
 use crate::log::Context;
 use crate::registry::Registry;
-use crate::staging;
+use crate::{push, staging};
 pub(crate) use error::Failure;
 use path::Target;
 
@@ -80,8 +81,19 @@ fn shortened(path: &str) -> &str {
 }
 
 async fn dispatch(app: &App, request: Request) -> Result<Response, Failure> {
-    let target = path::parse(request.uri().path())?;
-    let method = request.method().clone();
+    let (head, body) = request.into_parts();
+    let mut body = Some(body);
+    let answer = route(app, &head, &mut body).await;
+    if let (Err(_), Some(body)) = (&answer, body) {
+        push::discard(body, app.context.limits.idle_timeout, &app.context.tasks);
+    }
+    answer
+}
+
+/// Finds out what is asked for and does it. The body is taken when it is needed.
+async fn route(app: &App, head: &Parts, body: &mut Option<Body>) -> Result<Response, Failure> {
+    let target = path::parse(head.uri.path())?;
+    let method = head.method.clone();
     let allow = |methods: &'static str| {
         let allowed = methods.split(", ").any(|allowed| allowed == method.as_str());
         if allowed { Ok(()) } else { Err(Failure::method_not_allowed(methods)) }
@@ -102,11 +114,11 @@ async fn dispatch(app: &App, request: Request) -> Result<Response, Failure> {
         None | Some("snapshot" | "sums" | "log") => allow("GET, HEAD")?,
         Some(_) => return Err(path::nothing_here()),
     }
-    let query = query::Query::parse(request.uri().query())?;
+    let query = query::Query::parse(head.uri.query())?;
     match verb {
-        Some("sync") => sync::sync(app, &name, request).await,
-        Some("locate") => locate::locate(app, &name, request).await,
-        Some("snapshot") => read::snapshot(app, &name, &query, request.headers()).await,
+        Some("sync") => sync::sync(app, &name, &head.headers, body).await,
+        Some("locate") => locate::locate(app, &name, &head.headers, body).await,
+        Some("snapshot") => read::snapshot(app, &name, &query, &head.headers).await,
         Some("sums") => read::sums(app, &name, &query).await,
         Some("log") => read::log(app, &name, &query).await,
         _ => read::info(app, &name, &query).await,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::response::Response;
 use highwater_ltx::{DeviceId, Position};
 use highwater_pages::kill_point;
@@ -18,26 +17,30 @@ use crate::answer::{self, LtxBody};
 use crate::log::{Database, Entry, SyncRequest, Verdict, ms_since};
 use crate::push::{self, Encoding};
 
-pub(super) async fn sync(app: &App, name: &DbName, request: Request) -> Result<Response, Failure> {
+pub(super) async fn sync(
+    app: &App,
+    name: &DbName,
+    headers: &HeaderMap,
+    body: &mut Option<Body>,
+) -> Result<Response, Failure> {
     let began = Instant::now();
-    let (parts, body) = request.into_parts();
-    let headers = parts.headers;
-    let base: Option<Position> = header(&headers, BASE)?;
-    let device: Option<DeviceId> = header(&headers, DEVICE)?;
-    let encoding = encoding(&headers)?;
+    let base: Option<Position> = header(headers, BASE)?;
+    let device: Option<DeviceId> = header(headers, DEVICE)?;
+    let encoding = encoding(headers)?;
     let limit = app.context.limits.push_bytes;
-    if length(&headers).is_some_and(|length| length > limit) {
+    if length(headers).is_some_and(|length| length > limit) {
         return Err(Failure::too_large(limit));
     }
     let db = app.registry.get(name).await?;
     let confirm = headers.contains_key(CONFIRM);
+    let body = body.take().unwrap_or_default();
     let result = receive_and_sync(&db, (base, device, confirm), body, encoding, began).await;
     if !db.exists() {
         app.registry.forget(name);
     }
     let verdict = result?;
     kill_point("server-sync-answering");
-    respond(app, verdict, accepts_zstd(&headers)).await
+    respond(app, verdict, accepts_zstd(headers)).await
 }
 
 async fn receive_and_sync(

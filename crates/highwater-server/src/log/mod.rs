@@ -20,7 +20,8 @@ mod snapshot;
 mod table;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use highwater_ltx::{PageNo, PageSize, TxId};
 use highwater_wire::DbName;
@@ -37,6 +38,9 @@ pub(crate) use snapshot::snapshot_header;
 use crate::store::Store;
 use crate::{Error, Limits, Result, SnapshotPolicy, paths};
 use file::StoredFile;
+
+/// How long no snapshot is tried after one failed: a full disk is not helped by trying.
+const AFTER_FAILURE: Duration = Duration::from_secs(60);
 
 /// What all databases of a server share.
 #[derive(Debug)]
@@ -59,6 +63,8 @@ pub(crate) struct Database {
     turn: tokio::sync::Mutex<()>,
     log: RwLock<Option<Log>>,
     snapshotting: AtomicBool,
+    /// When the last attempt at a snapshot failed.
+    snapshot_failed: Mutex<Option<Instant>>,
     /// For eviction: the registry's count when it was last asked for.
     pub(crate) last_used: AtomicU64,
 }
@@ -66,7 +72,7 @@ pub(crate) struct Database {
 impl Database {
     /// Reads what the store has of it.
     pub(crate) async fn open(context: &Arc<Context>, name: &DbName) -> Result<Self> {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let log = open::open(&context.store, name).await?;
         if let Some(log) = &log {
             let head = log.head();
@@ -81,6 +87,7 @@ impl Database {
             turn: tokio::sync::Mutex::new(()),
             log: RwLock::new(log),
             snapshotting: AtomicBool::new(false),
+            snapshot_failed: Mutex::new(None),
             last_used: AtomicU64::new(0),
         })
     }
@@ -184,13 +191,16 @@ impl Database {
             .unwrap_or_default())
     }
 
-    /// Marks the beginning of a snapshot; false when one is being written already.
+    /// Marks the beginning of a snapshot; false when one is being written already, or failed lately.
     fn begin_snapshot(&self) -> bool {
-        !self.context.stopping.load(Ordering::SeqCst) && !self.snapshotting.swap(true, Ordering::SeqCst)
+        let failed = self.snapshot_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.is_none_or(|failed| failed.elapsed() > AFTER_FAILURE)
+            && !self.context.stopping.load(Ordering::SeqCst)
+            && !self.snapshotting.swap(true, Ordering::SeqCst)
     }
 }
 
 /// Milliseconds since then, for the log.
-pub(crate) fn ms_since(began: std::time::Instant) -> u64 {
+pub(crate) fn ms_since(began: Instant) -> u64 {
     u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,8 +4,9 @@
 //! before that leaves nothing. The push after it begins a new generation, because the log then
 //! shows a snapshot within the present one.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use highwater_ltx::Header;
 use highwater_pages::kill_point;
@@ -26,17 +27,21 @@ impl Database {
         }
         let database = Arc::clone(self);
         self.context.tasks.spawn(async move {
-            let began = std::time::Instant::now();
+            let began = Instant::now();
             match database.write_snapshot().await {
                 Ok(Some((entry, bytes))) => tracing::info!(
                     db = %database.name, position = %entry.position.place(), pages = entry.page_count.0, bytes,
                     ms = ms_since(began), "wrote a snapshot; the next push begins a new generation"
                 ),
                 Ok(None) => {}
-                Err(error) => tracing::warn!(
-                    db = %database.name, error = %crate::error::chain(&error),
-                    "could not write a snapshot; pushes go on, a later one tries again"
-                ),
+                Err(error) => {
+                    tracing::warn!(
+                        db = %database.name, error = %crate::error::chain(&error),
+                        "could not write a snapshot; pushes go on, a later one tries again"
+                    );
+                    let failed = &database.snapshot_failed;
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                }
             }
             database.snapshotting.store(false, Ordering::SeqCst);
         });

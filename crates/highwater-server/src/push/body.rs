@@ -82,6 +82,12 @@ impl Incoming {
     }
 }
 
+/// Reads the rest of a body that nobody wants, so that the client can finish sending and read why.
+pub(crate) fn discard(body: Body, idle: Duration, tasks: &TaskTracker) {
+    let (sender, _) = mpsc::channel(1);
+    tasks.spawn(hand_over(body.into_data_stream(), idle, sender));
+}
+
 async fn piece(stream: &mut BodyDataStream, idle: Duration) -> Option<Result<Bytes, BodyFault>> {
     match tokio::time::timeout(idle, stream.next()).await {
         Ok(Some(Ok(bytes))) => Some(Ok(bytes)),

@@ -9,5 +9,5 @@ mod body;
 mod check;
 mod read;
 
-pub(crate) use body::{Encoding, Incoming};
+pub(crate) use body::{Encoding, Incoming, discard};
 pub(crate) use read::{PushError, receive};
