@@ -50,6 +50,15 @@ impl PageSums {
     /// Reads the sums for exactly the position `at`. Errors are the system's alone (no permission,
     /// a failing disk); whatever the file's bytes are, the answer is a [`Loaded`].
     pub fn load(path: &Path, at: Position, page_size: PageSize) -> Result<Loaded> {
+        Self::load_at(path, Some(at), page_size)
+    }
+
+    /// As [`PageSums::load`], for the newest position in the file, whichever that is.
+    pub fn newest(path: &Path, page_size: PageSize) -> Result<Loaded> {
+        Self::load_at(path, None, page_size)
+    }
+
+    fn load_at(path: &Path, at: Option<Position>, page_size: PageSize) -> Result<Loaded> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Missing),
@@ -138,7 +147,8 @@ fn write_segment(path: &Path, on_disk: &OnDisk, bytes: &[u8]) -> io::Result<bool
     Ok(true)
 }
 
-fn read(file: File, at: Position, page_size: PageSize) -> Result<Loaded, Bad> {
+/// `at`: None for the newest.
+fn read(file: File, at: Option<Position>, page_size: PageSize) -> Result<Loaded, Bad> {
     let file_length = file.metadata()?.len();
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut bytes = [0; HEADER_SIZE];
@@ -158,7 +168,8 @@ fn read(file: File, at: Position, page_size: PageSize) -> Result<Loaded, Bad> {
 
     let (segments, ends, torn) = segments(&rest, behind_table, sum);
     let positions = std::iter::once(header.position).chain(segments.iter().map(|s| s.position));
-    let Some((applied, _)) = positions.clone().enumerate().filter(|(_, p)| *p == at).last() else {
+    let wanted = |position: &Position| at.is_none_or(|at| *position == at);
+    let Some((applied, at)) = positions.clone().enumerate().filter(|(_, p)| wanted(p)).last() else {
         return match positions.last() {
             Some(found) if !torn => Ok(Loaded::Stale { found }),
             _ => Err(Bad::Content("its end is torn before the position that was asked for")),

@@ -8,7 +8,8 @@
 //! 2. The log does not continue (the application closed the file, or checkpointed it): every page
 //!    is compared with the page sums. If some differ, the file may have been written to, or
 //!    replaced by an older copy of itself: the server is asked which of its positions fits.
-//! 3. There is no metadata that can be trusted: content alone decides.
+//! 3. There is no metadata that can be trusted: the page sums name the last position as well, if
+//!    they are intact; else content alone decides.
 //!
 //! Nothing found here is ever written over without the server agreeing on the hash of the result.
 
@@ -175,6 +176,13 @@ impl Run<'_> {
             Located::At { position, txid, .. } => return self.settle(all, position, txid),
             Located::Nowhere => {}
         }
+        if !self.earlier_state
+            && !self.healing
+            && let Some((base, sums)) = self.base_of_sums(all.page_size, TxId(0))?
+        {
+            let delta = all.against(&sums);
+            return Ok(Ground { base: Some(base), sums: Some(sums), delta, unsure: true });
+        }
         if let Some(info) = self.api.info()?
             && info.page_size != all.page_size.get()
         {
@@ -191,8 +199,32 @@ impl Run<'_> {
                 }
             }
             Located::NoDatabase => Ok(Ground::sure(None, None, all)),
-            Located::Nowhere => Err(self.stranger()),
+            Located::Nowhere => match self.small_head_by_rows()? {
+                Some((position, txid)) => self.settle(all, position, txid),
+                None => Err(self.stranger()),
+            },
         }
+    }
+
+    /// The newest position of the page sums, if it is one of the server's and newer than `known`:
+    /// they were written at the last sync too.
+    pub(crate) fn base_of_sums(
+        &self,
+        page_size: PageSize,
+        known: TxId,
+    ) -> Result<Option<(BaseInfo, PageSums)>> {
+        let LoadedSums::Valid(mut sums) = PageSums::newest(&self.files.sums, page_size)? else {
+            return Ok(None);
+        };
+        let (page_count, state) = (sums.page_count(), sums.position().state);
+        let request = LocateRequest { page_size, page_count, state, sums: SumsOf::Nothing };
+        let Located::At { position, txid, .. } = self.api.locate(&request, None)? else { return Ok(None) };
+        if txid <= known {
+            return Ok(None);
+        }
+        tracing::debug!(position = %position.place(), "the page sums say where the last sync left the file");
+        sums.apply(&[], page_count, position);
+        Ok(Some((BaseInfo { position, txid, page_size, page_count }, sums)))
     }
 
     /// Takes `position` as the base of the image whose every page is in `all`.

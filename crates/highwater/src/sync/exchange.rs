@@ -1,7 +1,9 @@
 //! The one request of a sync, and what follows from its answer.
 
-use highwater_ltx::{PageCount, PageSize, StateHash, TxId};
-use highwater_pages::{LocalState, Mark, PageSums, Replica, Snapshot, StateSum, durable, kill_point};
+use highwater_ltx::{PageCount, PageNo, PageSize, StateHash, TxId};
+use highwater_pages::{
+    LocalState, Mark, PageHash, PageSums, Replica, Snapshot, StateSum, durable, kill_point,
+};
 use highwater_wire::{ErrorBody, ErrorCode, LocateRequest, Outcome, SumsOf};
 use tokio::sync::mpsc;
 
@@ -241,6 +243,8 @@ impl Run<'_> {
             return Ok(Round::Again);
         }
         kill_point("pull.committed");
+        // Whatever was sent, the server had it already.
+        self.pushed = Moved { bytes: self.pushed.bytes, ..Moved::default() };
         let pages = received.pages.len() as u64;
         self.pulled = Moved { frames: pages, pages, bytes: answer.body.body.received() };
         let base = BaseInfo {
@@ -284,7 +288,7 @@ impl Run<'_> {
         let (size, count) = (received.header.page_size, received.header.commit);
         let mut sum = StateSum::from_state(local.position().state, local.page_count(), size);
         for page in count.0.saturating_add(1)..=local.page_count().0 {
-            if let Some(old) = local.get(highwater_ltx::PageNo(page)) {
+            if let Some(old) = local.get(PageNo(page)) {
                 sum.remove(old);
             }
         }
@@ -318,6 +322,7 @@ impl Run<'_> {
         match body.code {
             ErrorCode::Conflict => match self.resolve_pending(ground.delta.page_size)? {
                 Some(round) => Ok(round),
+                None if self.newer_base_of_sums(ground)? => Ok(Round::Again),
                 None => {
                     self.meta.save(&self.files.info)?;
                     Err(self.conflict(body))
@@ -372,6 +377,27 @@ impl Run<'_> {
         let mark = self.meta.mark;
         self.record(base, mark, Some(&mut sums))?;
         Ok(Some(Round::Again))
+    }
+
+    /// A metadata file that is an older copy of itself makes what was pushed since look like another
+    /// device's. The page sums know better, and what proves that they are this file's is that some
+    /// of what changed since the older base is as they say, or that no row of theirs is missing.
+    /// True: the base is theirs now.
+    fn newer_base_of_sums(&mut self, ground: &Ground) -> Result<bool> {
+        let known = ground.base.map_or(TxId(0), |base| base.txid);
+        if self.earlier_state {
+            return Ok(false);
+        }
+        let Some((base, mut sums)) = self.base_of_sums(ground.delta.page_size, known)? else {
+            return Ok(false);
+        };
+        let as_they_say = |(page, hash): &(PageNo, PageHash)| sums.get(*page) == Some(*hash);
+        if !ground.delta.changed.iter().any(as_they_say) && !self.keeps_all_rows(base.position)? {
+            return Ok(false);
+        }
+        // Without a mark, the server will make sure that the file is no earlier state.
+        self.record(base, None, Some(&mut sums))?;
+        Ok(true)
     }
 
     /// The server had this database once and has none now.

@@ -19,6 +19,8 @@ use crate::receive::each_page;
 
 /// A file that shares at least so many pages, and half of all, with a position descends from it.
 const MANY_PAGES: u32 = 16;
+/// A server's database of up to so many bytes is fetched for its rows when no page is known.
+const FEW_BYTES: u64 = 1 << 20;
 
 impl Run<'_> {
     /// The position to take as the base of a file whose oldest fitting position is `oldest`. None:
@@ -43,6 +45,24 @@ impl Run<'_> {
         }
         let related = akin || share.kept * 2 >= share.rows;
         Ok(related.then_some((oldest, oldest_txid)))
+    }
+
+    /// The server's head, if the local file has every row of it and it is small: then it can be the
+    /// base of a file none of whose pages the server knows. None: the file is a stranger.
+    pub(crate) fn small_head_by_rows(&self) -> Result<Option<(Position, TxId)>> {
+        let Some(info) = self.api.info()? else { return Ok(None) };
+        if u64::from(info.page_count) * u64::from(info.page_size) > FEW_BYTES {
+            return Ok(None);
+        }
+        let head = Position::try_from(&info.head).map_err(|error| self.api.bad(error.to_string()))?;
+        Ok(self.keeps_all_rows(head)?.then_some((head, TxId(info.txid))))
+    }
+
+    /// Whether the local file has every row of the server's database at `position`, and there are any.
+    pub(crate) fn keeps_all_rows(&self, position: Position) -> Result<bool> {
+        let share = self.rows_kept(position)?;
+        tracing::debug!(rows = share.rows, kept = share.kept, at = %position.place(), "compared the rows");
+        Ok(share.rows > 0 && share.rows == share.kept)
     }
 
     /// Fetches the server's database at `position` and counts how many of its rows the local file
