@@ -33,6 +33,7 @@ pub struct Snapshot<'a> {
     page_size: PageSize,
     page_count: PageCount,
     data_version: i64,
+    change_counter: u32,
     next_mark: Mark,
 }
 
@@ -113,7 +114,8 @@ impl Replica {
         let page_count = replica.0.page_count()?;
         let page_size = replica.0.page_size()?;
         let data_version = replica.0.data_version()?;
-        Ok(Snapshot { replica, page_size, page_count, data_version, next_mark })
+        let change_counter = replica.0.change_counter(page_count)?;
+        Ok(Snapshot { replica, page_size, page_count, data_version, change_counter, next_mark })
     }
 }
 
@@ -154,6 +156,14 @@ impl Snapshot<'_> {
     #[must_use]
     pub fn data_version(&self) -> i64 {
         self.data_version
+    }
+
+    /// The file change counter of page 1: SQLite counts it up with every commit that writes page 1,
+    /// and never down. So a file with a smaller one than before is an older copy, and a file with a
+    /// larger one is not.
+    #[must_use]
+    pub fn change_counter(&self) -> u32 {
+        self.change_counter
     }
 
     /// One page in canonical form.

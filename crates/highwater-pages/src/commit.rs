@@ -3,8 +3,8 @@
 //! The order of steps:
 //!
 //! 1. a fresh connection takes the write lock (`BEGIN IMMEDIATE`): nobody else can commit now;
-//! 2. the connection that captured the local state makes sure that it still is the state of the
-//!    file: by SQLite's own count of commits, or, when that moved, by looking at the pages again
+//! 2. the connection that captured the local state makes sure that the same file still stands at
+//!    the path (it may have been replaced), and that it still has that state: by SQLite's own count of commits, or, when that moved, by looking at the pages again
 //!    (a foreign checkpoint moves the count and changes nothing);
 //! 3. pages are written from the highest to page 1 through `sqlite_dbpage`. Page 1 comes last, and
 //!    the truncation after it: any later write would cancel the truncation;
@@ -73,7 +73,7 @@ impl Replica {
         let mode = writer.journal_mode()?;
         let count = writer.page_count()?;
         writer.execute("taking the write lock", "BEGIN IMMEDIATE")?;
-        let written = self.still_is(local).and_then(|()| writer.write(new, mode, count));
+        let written = self.still_is(&writer, local).and_then(|()| writer.write(new, mode, count));
         match written.and_then(|()| {
             kill_point("commit.before");
             writer.execute("committing", "COMMIT")
@@ -93,7 +93,10 @@ impl Replica {
     }
 
     /// Whether the file still has the captured state. Only meaningful under the write lock.
-    fn still_is(&mut self, local: LocalState<'_>) -> Result<()> {
+    fn still_is(&mut self, writer: &Self, local: LocalState<'_>) -> Result<()> {
+        if !self.is_same_file(writer) {
+            return Err(Error::ChangedSince { path: self.path.clone() });
+        }
         if self.data_version()? == local.data_version {
             return Ok(());
         }

@@ -20,6 +20,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, Result};
 
+/// How often opening is tried when the file is replaced meanwhile.
+const ATTEMPTS: u32 = 3;
+
 /// The name under which the file is attached.
 pub(crate) const SCHEMA: &str = "replica";
 
@@ -40,12 +43,27 @@ pub enum JournalMode {
 pub struct Replica {
     pub(crate) conn: Connection,
     pub(crate) path: PathBuf,
+    /// Which file this is, whatever stands at its path later.
+    identity: Option<FileIdentity>,
     busy_timeout: Duration,
 }
 
 impl Replica {
     /// Opens an existing database file. `busy_timeout` is how long to wait for other connections.
     pub fn open(path: &Path, busy_timeout: Duration) -> Result<Self> {
+        for _ in 0..ATTEMPTS {
+            let identity = FileIdentity::of(path);
+            let mut opened = Self::attach(path, busy_timeout)?;
+            if FileIdentity::of(path) == identity {
+                opened.identity = identity;
+                return Ok(opened);
+            }
+            // Replaced just now: it is not known which of the two was opened.
+        }
+        Err(Error::ChangedSince { path: path.to_path_buf() })
+    }
+
+    fn attach(path: &Path, busy_timeout: Duration) -> Result<Self> {
         let opening = |source| Error::sqlite(path, "opening", source);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
@@ -60,7 +78,7 @@ impl Replica {
             conn.pragma_update(None, "encoding", encoding).map_err(opening)?;
             check_dbpage(&conn)?;
             match conn.execute(&format!("ATTACH ?1 AS {SCHEMA}"), [&uri]) {
-                Ok(_) => return Ok(Self { conn, path: path.to_path_buf(), busy_timeout }),
+                Ok(_) => return Ok(Self { conn, path: path.to_path_buf(), identity: None, busy_timeout }),
                 Err(source) if is_of_another_encoding(&source) => {}
                 Err(source) => return Err(explain_attach(path, source)),
             }
@@ -80,7 +98,12 @@ impl Replica {
         beside(&self.path, "-wal")
     }
 
-    /// Another connection to the same file.
+    /// Whether both are connections to one file, and that file still stands at its path.
+    pub(crate) fn is_same_file(&self, other: &Self) -> bool {
+        self.identity == other.identity && self.identity == FileIdentity::of(&self.path)
+    }
+
+    /// Another connection to the same path.
     pub(crate) fn reopen(&self) -> Result<Self> {
         Self::open(&self.path, self.busy_timeout)
     }
@@ -155,6 +178,16 @@ impl Replica {
         Error::sqlite(&self.path, doing, source)
     }
 
+    /// The change counter of page 1 (bytes 24..28); 0 for a database without pages.
+    pub(crate) fn change_counter(&self, page_count: PageCount) -> Result<u32> {
+        if page_count.0 == 0 {
+            return Ok(0);
+        }
+        let mut first = Vec::new();
+        self.read_page(PageNo(1), &mut first)?;
+        Ok(first.get(24..28).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes))
+    }
+
     /// Reads one page as it stands, without making it canonical.
     pub(crate) fn read_page(&self, page: PageNo, into: &mut Vec<u8>) -> Result<()> {
         let mut statement = self
@@ -168,6 +201,24 @@ impl Replica {
                 Ok(())
             })
             .map_err(|source| self.failed("reading", source))
+    }
+}
+
+/// Device and inode of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileIdentity(u64, u64);
+
+impl FileIdentity {
+    /// None when there is no file, or the system does not tell.
+    #[cfg(unix)]
+    fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(path).ok().map(|meta| Self(meta.dev(), meta.ino()))
+    }
+
+    #[cfg(not(unix))]
+    fn of(_path: &Path) -> Option<Self> {
+        None
     }
 }
 
