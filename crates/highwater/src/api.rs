@@ -13,7 +13,7 @@ use highwater_pages::PageHash;
 use highwater_wire::{
     DatabaseInfo, ErrorBody, ErrorCode, LocateAnswer, LocateRequest, LogPage, Outcome, Remote, VersionInfo,
 };
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::error::{Error, Result};
@@ -116,7 +116,7 @@ impl Api<'_> {
         let count = answer.headers.get(highwater_wire::PAGE_COUNT).and_then(|value| value.to_str().ok());
         let count: u32 = count
             .and_then(|count| count.parse().ok())
-            .ok_or_else(|| self.bad("page sums without a page count".to_owned()))?;
+            .ok_or_else(|| self.strange("its page sums come without a page count"))?;
         let mut bytes = Vec::new();
         let limit = u64::from(count) * 16;
         let body = self.plain_body(&mut answer).take(limit + 1);
@@ -184,7 +184,7 @@ impl Api<'_> {
             self.send_producing(&Method::POST, &self.remote.request(Some("sync")), &headers, body)?;
         let field = |name: &'static str| {
             let value = answer.headers.get(name).and_then(|value| value.to_str().ok());
-            value.ok_or_else(|| self.bad(format!("the header {name} is missing")))
+            value.ok_or_else(|| self.strange(&format!("the header {name} is missing")))
         };
         let parse = |error: highwater_ltx::InvalidUnit| self.bad(error.to_string());
         let outcome = field(highwater_wire::OUTCOME)?.parse().map_err(parse)?;
@@ -199,7 +199,7 @@ impl Api<'_> {
         let field = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
         let head = field(highwater_wire::HEAD).and_then(|head| head.parse().ok());
         let txid = field(highwater_wire::TXID).and_then(|txid| txid.parse().ok()).map(TxId);
-        head.zip(txid).ok_or_else(|| self.bad("a snapshot without its position".to_owned()))
+        head.zip(txid).ok_or_else(|| self.strange("it does not say which position its snapshot is of"))
     }
 
     /// Whether what answers at this URL is a Highwater server at all.
@@ -267,7 +267,7 @@ impl Api<'_> {
                     (self.refused(answer), few)
                 }
                 Ok(answer) => return Err(self.refused(answer)),
-                Err(error) => (Refused::Failed(self.offline(&error)), error.connecting),
+                Err(error) => (Refused::Failed(self.unreached(&error)), error.connecting || error.foreign),
             };
             if Instant::now() + wait >= self.deadline || few && attempts >= FEW_ATTEMPTS {
                 return Err(refused);
@@ -327,7 +327,13 @@ impl Api<'_> {
             let body = ErrorBody { code: ErrorCode::Unavailable, message, request_id: None, conflict: None };
             return Refused::Told(answer.status, Box::new(body));
         }
+        let elsewhere = answer.headers.get(LOCATION).and_then(|place| place.to_str().ok());
         let found = match self.server_kind() {
+            _ if answer.status.is_redirection() && elsewhere.is_some() => format!(
+                "it answered HTTP {} and leads to {}; if that is your server, use its URL",
+                answer.status,
+                elsewhere.unwrap_or_default()
+            ),
             Some(kind) if kind == "highwater" => {
                 format!("a Highwater server answered HTTP {}, but not at this path", answer.status)
             }
@@ -341,14 +347,17 @@ impl Api<'_> {
         let mut bytes = Vec::new();
         let body = self.plain_body(&mut answer);
         body.take(MAX_JSON_BYTES).read_to_end(&mut bytes).map_err(|error| self.cut(&error))?;
-        serde_json::from_slice(&bytes).map_err(|_| {
-            if self.server_kind().as_deref() == Some("highwater") {
-                self.bad("its JSON is not what was asked for".to_owned())
-            } else {
-                let found = "its answer is not Highwater's".to_owned();
-                Error::NotHighwater { remote: self.remote.to_string(), found }
-            }
-        })
+        serde_json::from_slice(&bytes).map_err(|_| self.strange("its JSON is not what was asked for"))
+    }
+
+    /// A success that lacks what every one of Highwater's has.
+    fn strange(&self, what: &str) -> Error {
+        if self.server_kind().as_deref() == Some("highwater") {
+            self.bad(what.to_owned())
+        } else {
+            let found = format!("it answers with success, but {what}");
+            Error::NotHighwater { remote: self.remote.to_string(), found }
+        }
     }
 
     /// Turns a refusal that nobody knows better into an error of the library.
@@ -382,8 +391,13 @@ impl Api<'_> {
         Error::Offline { remote: self.remote.to_string(), reason }
     }
 
-    fn offline(&self, error: &NetworkError) -> Error {
-        Error::Offline { remote: self.remote.to_string(), reason: error.reason.clone() }
+    fn unreached(&self, error: &NetworkError) -> Error {
+        let (remote, reason) = (self.remote.to_string(), error.reason.clone());
+        if error.foreign {
+            Error::NotHighwater { remote, found: reason }
+        } else {
+            Error::Offline { remote, reason }
+        }
     }
 }
 

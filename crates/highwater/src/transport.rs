@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
@@ -20,6 +21,8 @@ const CHUNKS_IN_FLIGHT: usize = 8;
 const GATHER_BYTES: usize = 256 << 10;
 /// For each so many bytes sent, the server may be silent for one idle timeout more.
 const BYTES_PER_EXTRA_PERIOD: u64 = 256 << 20;
+/// Larger bodies are given to the connection in pieces of this size, so that it shows whether they move.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// A failure below HTTP.
 #[derive(Debug, Clone)]
@@ -28,6 +31,8 @@ pub(crate) struct NetworkError {
     pub(crate) reason: String,
     /// Whether no connection came about, so that the server has certainly seen nothing.
     pub(crate) connecting: bool,
+    /// Whether something answered that does not speak the URL's language.
+    pub(crate) foreign: bool,
 }
 
 /// What is sent along.
@@ -140,7 +145,10 @@ async fn exchange(
     let sending = Arc::new(Sending::default());
     let builder = match request.body {
         Body::Empty => builder,
-        Body::Whole(bytes) => builder.body(bytes),
+        Body::Whole(bytes) if bytes.len() <= PIECE_BYTES => builder.body(bytes),
+        Body::Whole(bytes) => builder
+            .header(CONTENT_LENGTH, bytes.len())
+            .body(reqwest::Body::wrap_stream(pieces_of(bytes, Arc::clone(&sending)))),
         Body::Streamed(chunks) => {
             builder.body(reqwest::Body::wrap_stream(stream_of(chunks, Arc::clone(&sending))))
         }
@@ -148,7 +156,7 @@ async fn exchange(
     let sent = match sending.watch(idle, builder.send()).await {
         Some(Ok(response)) => response,
         Some(Err(error)) => return drop(answer.send(Err(network(&error)))),
-        None => return drop(answer.send(Err(broken(&format!("nothing moved for {}s", idle.as_secs()))))),
+        None => return drop(answer.send(Err(broken(&silence(idle))))),
     };
     let (chunks, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
     let response = Response {
@@ -191,6 +199,14 @@ impl Sending {
     }
 }
 
+fn pieces_of(bytes: Bytes, sending: Arc<Sending>) -> impl futures::Stream<Item = io::Result<Bytes>> {
+    futures::stream::unfold((bytes, sending), |(mut rest, sending)| async move {
+        let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+        sending.taken.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        (!piece.is_empty()).then_some((Ok(piece), (rest, sending)))
+    })
+}
+
 fn stream_of(
     chunks: mpsc::Receiver<Bytes>,
     sending: Arc<Sending>,
@@ -220,7 +236,10 @@ async fn pump(
                 let error = io::Error::new(io::ErrorKind::ConnectionReset, innermost(&error));
                 return drop(chunks.send(Err(error)).await);
             }
-            Err(_) => return drop(chunks.send(Err(io::ErrorKind::TimedOut.into())).await),
+            Err(_) => {
+                let error = io::Error::new(io::ErrorKind::TimedOut, silence(idle));
+                return drop(chunks.send(Err(error)).await);
+            }
         };
         let ended = next.is_none();
         if let Some(chunk) = next {
@@ -278,11 +297,37 @@ impl Read for BodyReader {
 }
 
 fn network(error: &reqwest::Error) -> NetworkError {
-    NetworkError { reason: innermost(error), connecting: error.is_connect() }
+    let reason = innermost(error);
+    let (mut foreign, connecting) = (None, error.is_connect());
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            foreign = Some(format!("it does not speak HTTP: {reason}"));
+        }
+        let invalid = error.downcast_ref::<io::Error>().is_some_and(is_invalid_data);
+        if connecting && invalid && !reason.contains("certificate") {
+            foreign = Some(format!(
+                "it does not speak TLS, so it may be http:// that is meant instead of https://: {reason}"
+            ));
+        }
+        cause = error.source();
+    }
+    let is_foreign = foreign.is_some();
+    NetworkError { reason: foreign.unwrap_or(reason), connecting, foreign: is_foreign }
+}
+
+/// How a TLS handshake fails; the error may be wrapped in others of its kind.
+fn is_invalid_data(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
+    error.kind() == io::ErrorKind::InvalidData || inner.is_some_and(is_invalid_data)
 }
 
 fn broken(reason: &str) -> NetworkError {
-    NetworkError { reason: reason.to_owned(), connecting: false }
+    NetworkError { reason: reason.to_owned(), connecting: false, foreign: false }
+}
+
+fn silence(idle: Duration) -> String {
+    format!("nothing moved for {}", humantime::format_duration(idle))
 }
 
 /// The last error of a chain: "connection refused" rather than "error sending request".
