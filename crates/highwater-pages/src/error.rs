@@ -31,7 +31,7 @@ pub enum Error {
 
     /// Another connection held a lock for longer than the busy timeout.
     #[error(
-        "{path} stayed locked by another connection while {doing}; end its long transaction (or its locking_mode=EXCLUSIVE) and sync again"
+        "{path} stayed locked by another connection while {doing}; nothing was lost. End its long transaction (or its locking_mode=EXCLUSIVE) and sync again"
     )]
     Busy {
         /// The file.
@@ -42,7 +42,7 @@ pub enum Error {
 
     /// The file, its folder or its file system is read-only.
     #[error(
-        "{path} cannot be written while {doing}; the file and its folder must be writable (SQLite keeps its log beside the file)"
+        "{path} cannot be written to ({doing} failed); the file and its folder must be writable, because SQLite and Highwater keep files beside it"
     )]
     ReadOnly {
         /// The file.
@@ -103,7 +103,7 @@ pub enum Error {
     },
 
     /// The file system refused.
-    #[error("{doing} {path} failed: {source}")]
+    #[error("{doing} {path} failed: {source}{}", next_step(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -114,11 +114,18 @@ pub enum Error {
     },
 }
 
+/// The `-shm` file of a database in WAL mode could not be given its size: SQLite does not say that
+/// the disk is full, but next to nothing else keeps a file from growing.
+const IOERR_SHMSIZE: i32 = 10 | (19 << 8);
+
 impl Error {
     /// Sorts an error of SQLite by what its reader can do about it.
     pub(crate) fn sqlite(path: &Path, doing: &'static str, source: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as Code;
         let path = path.to_path_buf();
+        if source.sqlite_error().is_some_and(|error| error.extended_code == IOERR_SHMSIZE) {
+            return Self::DiskFull { path, doing };
+        }
         match source.sqlite_error_code() {
             Some(Code::DatabaseBusy | Code::DatabaseLocked | Code::FileLockingProtocolFailed) => {
                 Self::Busy { path, doing }
@@ -140,5 +147,21 @@ impl Error {
             Kind::PermissionDenied | Kind::ReadOnlyFilesystem => Self::ReadOnly { path, doing },
             _ => Self::Io { path, doing, source },
         }
+    }
+}
+
+/// What to do about what the file system said, where there is something to do.
+#[must_use]
+pub fn next_step(source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind as Kind;
+    match source.kind() {
+        Kind::StorageFull | Kind::QuotaExceeded => "; free some space and sync again: nothing was lost",
+        Kind::PermissionDenied | Kind::ReadOnlyFilesystem => {
+            "; Highwater keeps its files beside the database, so the folder must be writable"
+        }
+        Kind::NotFound => "; check the path, and create its folder if that does not exist",
+        Kind::IsADirectory => "; that is a folder: name a database file in it",
+        Kind::NotADirectory => "; a part of the path is a file and not a folder: check the path",
+        _ => "",
     }
 }

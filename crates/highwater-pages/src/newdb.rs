@@ -32,7 +32,7 @@ impl NewDatabase {
     /// Begins the file that will be `path`.
     pub fn create(path: &Path, page_size: PageSize) -> Result<Self> {
         let temp = durable::temp_path(path);
-        let file = File::create_new(&temp).map_err(|source| Error::io(&temp, "creating", source))?;
+        let file = File::create_new(&temp).map_err(|source| Error::io(path, "creating", source))?;
         Ok(Self { file: Some(file), temp, path: path.to_path_buf(), page_size })
     }
 
@@ -40,7 +40,7 @@ impl NewDatabase {
     pub fn write(&mut self, page: PageNo, data: &[u8]) -> Result<()> {
         let offset = u64::from(page.0.saturating_sub(1)) * u64::from(self.page_size.get());
         let Some(file) = &mut self.file else { return Ok(()) };
-        write_at(file, data, offset).map_err(|source| Error::io(&self.temp, "writing", source))
+        write_at(file, data, offset).map_err(|source| Error::io(&self.path, "writing", source))
     }
 
     /// Gives the file its size, makes it durable and moves it to its place, where nothing may be.
@@ -48,7 +48,7 @@ impl NewDatabase {
     pub fn publish(mut self, page_count: PageCount) -> Result<Option<Mark>> {
         let dated = SystemTime::now() - BACKDATE;
         let kept =
-            self.close(page_count, dated).map_err(|source| Error::io(&self.temp, "writing", source))?;
+            self.close(page_count, dated).map_err(|source| Error::io(&self.path, "writing", source))?;
         kill_point("bootstrap.before_publish");
         match durable::publish_new(&self.temp, &self.path)? {
             Published::Done => kill_point("bootstrap.after_publish"),

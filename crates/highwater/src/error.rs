@@ -114,7 +114,7 @@ pub enum Error {
 
     /// The local file and the server's database have different page sizes.
     #[error(
-        "{db} has pages of {local} bytes and {remote} has pages of {server}; a database keeps the page size of its first push. Restore it with `PRAGMA page_size={server}; VACUUM;` (in journal_mode=DELETE), or sync it to a new name"
+        "{db} has pages of {local} bytes and {remote} has pages of {server}; a database keeps the page size of its first push. Sync it to a new name, or convert it with `PRAGMA journal_mode=DELETE; PRAGMA page_size={server}; VACUUM;`"
     )]
     PageSize {
         /// The local file.
@@ -129,8 +129,8 @@ pub enum Error {
 
     /// Another sync of the same file went on for longer than the lock timeout.
     #[error(
-        "another sync of {db} has been running for more than {}s; try again when it has ended, or raise the lock timeout",
-        waited.as_secs()
+        "another sync of {db} is running{}; try again when it has ended, or raise the lock timeout",
+        if waited.is_zero() { String::new() } else { format!(" and did not end within {}", humantime::format_duration(*waited)) }
     )]
     SyncRunning {
         /// The local file.
@@ -222,7 +222,7 @@ pub enum Error {
     },
 
     /// A file beside the database could not be read or written.
-    #[error("{what} {path} failed: {source}{}", next_step(source))]
+    #[error("{what} {path} failed: {source}{}", highwater_pages::next_step(source))]
     Io {
         /// What was being done: "writing".
         what: &'static str,
@@ -265,14 +265,17 @@ impl Error {
             _ => ErrorKind::Failure,
         }
     }
-}
 
-fn next_step(source: &std::io::Error) -> &'static str {
-    match source.kind() {
-        std::io::ErrorKind::StorageFull => "; free some space and sync again: nothing was lost",
-        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-            "; Highwater keeps its files beside the database, so the folder must be writable"
-        }
-        _ => "",
+    /// Whether the same call may succeed a little later, with nothing changed by anybody.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        use highwater_pages::Error as Local;
+        matches!(
+            self,
+            Self::Offline { .. }
+                | Self::Busy { .. }
+                | Self::SyncRunning { .. }
+                | Self::Local(Local::Busy { .. } | Local::ChangedSince { .. })
+        )
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::database::Database;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::outcome::SyncOutcome;
 
 /// How often the file is asked whether anybody committed. A few microseconds each.
@@ -179,12 +179,4 @@ fn identity(db: &std::path::Path) -> Option<(u64, u64)> {
 #[cfg(not(unix))]
 fn identity(db: &std::path::Path) -> Option<(u64, u64)> {
     db.exists().then_some((0, 0))
-}
-
-impl Error {
-    /// Whether waiting can mend it.
-    #[must_use]
-    pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Offline { .. } | Self::Busy { .. } | Self::SyncRunning { .. })
-    }
 }
