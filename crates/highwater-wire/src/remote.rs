@@ -74,11 +74,28 @@ impl FromStr for Remote {
         if host.contains('@') {
             return Err(invalid("it contains credentials; pass the token separately"));
         }
-        if path.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+        if !is_host(host) {
+            return Err(invalid("the host or its port cannot be one"));
+        }
+        // URL libraries take `%2e` for a dot, and with it change the path.
+        let dots = |segment: &str| segment.to_ascii_lowercase().replace("%2e", ".");
+        if path.split('/').any(|segment| matches!(dots(segment).as_str(), "" | "." | "..")) {
             return Err(invalid("an empty or relative segment in the path"));
         }
         Ok(Self(format!("{scheme}://{rest}")))
     }
+}
+
+/// `NAME`, `ADDRESS` or `[IPV6]`, with or without `:PORT`.
+fn is_host(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => (address, port),
+        Some(_) => return false,
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let port_fits = port.strip_prefix(':').map_or(port.is_empty(), |port| port.parse::<u16>().is_ok());
+    let special = |c: char| c.is_ascii() && !c.is_ascii_alphanumeric() && !matches!(c, '.' | '-' | '_' | ':');
+    !name.is_empty() && port_fits && !name.contains(special)
 }
 
 #[cfg(test)]
@@ -91,6 +108,11 @@ mod tests {
         assert_eq!(remote.request(None), "https://example.org:8443/prefix/team/app/v1");
         assert_eq!(remote.request(Some("sync")), "https://example.org:8443/prefix/team/app/v1/sync");
         assert_eq!(remote.last_segment(), "app");
+        for url in
+            ["http://[::1]:8080/a", "http://[fe80::1]/a", "http://127.0.0.1/a", "http://bücher.example:1/a"]
+        {
+            assert_eq!(url.parse::<Remote>().unwrap().as_str(), url);
+        }
     }
 
     #[test]
@@ -109,6 +131,15 @@ mod tests {
             "http://u:p@host/a",
             "http://host//a",
             "http://host/../a",
+            "http://host/%2e%2E/a",
+            "http://host/.%2e",
+            "http://host:99999/a",
+            "http://host:/a",
+            "http://host:80:80/a",
+            "http://[::1/a",
+            "http://[::g]/a",
+            "http://ho%zzst/a",
+            "http://:80/a",
         ] {
             let error = url.parse::<Remote>().unwrap_err().to_string();
             assert!(error.contains("http://127.0.0.1:8080/guestbook"), "{error}");
