@@ -47,18 +47,32 @@ impl<T> Doing<T> for io::Result<T> {
 /// Replaces `path` by a file of these bytes, or creates it. When this returns, a power cut cannot
 /// undo it; when it fails or the process dies, the old file is still whole.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, true, |file| file.write_all(bytes))
+    replace(path, Wait::ForTheName, |file| file.write_all(bytes))
+}
+
+/// Replaces `path` like [`write_atomic`], but does not wait for its name: after a power cut the old
+/// file may be back. Either is whole.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, Wait::ForTheContent, |file| file.write_all(bytes))
 }
 
 /// Replaces `path` like [`write_atomic`], but without waiting for the disk: after a power cut the
 /// file may be empty or hold anything. Only for caches that prove their own content.
 pub fn replace_cache(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
-    replace(path, false, write)
+    replace(path, Wait::No, write)
+}
+
+/// What to wait for until it is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    No,
+    ForTheContent,
+    ForTheName,
 }
 
 fn replace(
     path: &Path,
-    durable: bool,
+    wait: Wait,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {
     let (file, temp) = create_temp(path)?;
@@ -66,7 +80,7 @@ fn replace(
     let mut writer = BufWriter::with_capacity(1 << 16, file);
     write(&mut writer).and_then(|()| writer.flush()).doing("writing", path)?;
     kill_point("durable-temp-written");
-    if durable {
+    if wait != Wait::No {
         writer.get_ref().sync_all().doing("flushing to disk", path)?;
         kill_point("durable-temp-synced");
     }
@@ -74,7 +88,7 @@ fn replace(
     rename(&temp, path).doing("replacing", path)?;
     guard.keep();
     kill_point("durable-renamed");
-    if durable { sync_dir(folder_of(path)) } else { Ok(()) }
+    if wait == Wait::ForTheName { sync_dir(folder_of(path)) } else { Ok(()) }
 }
 
 /// Gives a finished temporary file its name, and never overwrites. Both lie in one file system.

@@ -267,10 +267,14 @@ fn a_commit_on_its_way_is_behind_the_mark() {
         });
         let captures = std::panic::catch_unwind(|| {
             let conn = open(&database.path);
-            let end = std::time::Instant::now() + std::time::Duration::from_secs(3);
+            let began = std::time::Instant::now();
             let mut last: Option<(Option<WalMark>, Image)> = None;
             let (mut continuous, mut restarted, mut advances) = (0, 0, 0);
-            while std::time::Instant::now() < end {
+            // Three seconds, and on a busy machine as long as it takes to see all of it.
+            let enough = |continuous, restarted, advances| continuous > 50 && restarted > 0 && advances > 50;
+            while began.elapsed().as_secs() < 3
+                || began.elapsed().as_secs() < 60 && !enough(continuous, restarted, advances)
+            {
                 let known = last.as_ref().and_then(|(mark, _)| mark.as_ref());
                 let new_mark = mark_from(&database.wal, known).unwrap();
                 let read = conn.unchecked_transaction().unwrap();
@@ -289,7 +293,7 @@ fn a_commit_on_its_way_is_behind_the_mark() {
                 last = Some((seen, now));
                 std::thread::sleep(std::time::Duration::from_micros(300));
             }
-            assert!(continuous > 50 && restarted > 0 && advances > 50, "{continuous} {restarted} {advances}");
+            assert!(enough(continuous, restarted, advances), "{continuous} {restarted} {advances}");
         });
         done.store(true, Ordering::Relaxed);
         captures.unwrap();

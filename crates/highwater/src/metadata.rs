@@ -68,9 +68,16 @@ impl Metadata {
         Ok(parse(&bytes).unwrap_or_else(Loaded::Damaged))
     }
 
-    /// Writes the file durably.
+    /// Writes the file durably: what must not be forgotten.
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
         durable::write_atomic(path, self.encode().as_bytes())?;
+        Ok(())
+    }
+
+    /// Writes the file whole. After a power cut the one before it may be back: its pending states
+    /// lead to the same place.
+    pub(crate) fn note(&self, path: &Path) -> Result<()> {
+        durable::write_whole(path, self.encode().as_bytes())?;
         Ok(())
     }
 

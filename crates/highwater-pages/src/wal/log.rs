@@ -31,7 +31,10 @@ const HEADER_BYTES: usize = WAL_HEADER_SIZE as usize;
 #[allow(clippy::cast_possible_truncation, reason = "it is 24")]
 const FRAME_HEADER_BYTES: usize = WAL_FRAME_HEADER_SIZE as usize;
 
-/// How much is read at once, at least.
+/// How much is read at first: most of the time there is little to read, and fresh memory is slow.
+const FIRST_READ: usize = 32 << 10;
+
+/// How much is read at once when there is much.
 const READ_SIZE: usize = 1 << 20;
 
 /// The header of a log.
@@ -152,10 +155,12 @@ impl LogFile {
         mut see: impl FnMut(&FrameHeader, &Chain),
     ) -> Result<(Chain, Stop)> {
         let frame_size = header.page_size.as_usize() + FRAME_HEADER_BYTES;
-        let per_read = (READ_SIZE / frame_size).max(1);
+        let whole_frames = |bytes: usize| (bytes / frame_size).max(1) * frame_size;
         let mut chain = start;
         let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.resize(per_read * frame_size, 0);
+        if buffer.len() < whole_frames(FIRST_READ) || !buffer.len().is_multiple_of(frame_size) {
+            buffer.resize(whole_frames(FIRST_READ), 0);
+        }
         let stop = 'read: loop {
             let offset = FrameNo(chain.frames + 1).wal_offset(header.page_size);
             let length = self.read_at(offset, &mut buffer)?;
@@ -178,6 +183,7 @@ impl LogFile {
                 let end = FrameNo(chain.frames + 1).wal_offset(header.page_size);
                 break if self.length()? == end { Stop::EndOfFile } else { Stop::PartialFrame };
             }
+            buffer.resize(whole_frames(READ_SIZE).max(buffer.len()), 0);
         };
         self.buffer = buffer;
         Ok((chain, stop))

@@ -1,5 +1,7 @@
 //! The one request of a sync, and what follows from its answer.
 
+use std::thread::{Scope, ScopedJoinHandle};
+
 use highwater_ltx::{PageCount, PageNo, PageSize, StateHash, TxId};
 use highwater_pages::{
     LocalState, Mark, PageHash, PageSums, Replica, Snapshot, StateSum, durable, kill_point,
@@ -12,6 +14,7 @@ use super::{Mode, Round, Run};
 use crate::api::{Claim, Located, PreparedBody, Refused, SyncAnswer};
 use crate::encode::{self, Plan};
 use crate::error::{Error, Result};
+use crate::files::Files;
 use crate::metadata::BaseInfo;
 use crate::outcome::{Action, Moved, Stage};
 use crate::receive::Received;
@@ -84,12 +87,9 @@ impl Run<'_> {
             let claim = Claim { base: position, confirm: false, pending: &[] };
             return self.api.sync(claim, false, &mut || PreparedBody { body: Body::Empty, produce: None });
         }
-        self.make_durable()?;
         let pending: Vec<StateHash> =
             self.meta.pending.iter().copied().filter(|state| *state != delta.state).collect();
         self.meta.add_pending(delta.state);
-        self.meta.save(&self.files.info)?;
-        kill_point("push.pending_saved");
         let plan = Plan::of(delta, &snapshot)?;
         let device = self.api.device.unwrap_or(highwater_ltx::DeviceId(0));
         let header = encode::header(delta, device, base.map(|base| base.txid));
@@ -105,13 +105,14 @@ impl Run<'_> {
         let claim = Claim { base: position, confirm: ground.unsure, pending: &pending };
         let mut sent_bytes = 0;
         let answer = if plan.whole {
-            let body = encode::whole(delta, &snapshot, header, plan)?;
+            let body = self.make_durable(|| encode::whole(delta, &snapshot, header, plan))?;
             sent_bytes = body.len() as u64;
             drop(snapshot);
             kill_point("push.body_made");
             self.api
                 .sync(claim, encoded, &mut || PreparedBody { body: Body::Whole(body.clone()), produce: None })
         } else {
+            self.make_durable(|| Ok(()))?;
             let sent = std::cell::Cell::new(0);
             let (sent_now, run, snapshot) = (&sent, &*self, &snapshot);
             let answer = run.api.sync(claim, encoded, &mut || {
@@ -136,16 +137,21 @@ impl Run<'_> {
         answer
     }
 
-    /// What is about to be told to the server must not be forgotten here by a power cut.
-    fn make_durable(&self) -> Result<()> {
-        match durable::sync_path(&self.files.wal) {
-            Err(highwater_pages::Error::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound =>
-            {
-                Ok(())
-            }
-            other => Ok(other?),
-        }
+    /// What is about to be told to the server must not be forgotten here by a power cut: neither
+    /// that it is about to be told, nor what it says. Goes on with `meanwhile` while the disk works.
+    fn make_durable<T>(&mut self, meanwhile: impl FnOnce() -> Result<T>) -> Result<T> {
+        let (files, meta) = (self.files, &self.meta);
+        let done = std::thread::scope(|scope| {
+            let log = on_thread(scope, || sync_log(files));
+            let note = on_thread(scope, || meta.save(&files.info));
+            let done = meanwhile();
+            joined(log)?;
+            joined(note)?;
+            done
+        })?;
+        self.saved = Some(self.meta.clone());
+        kill_point("push.pending_saved");
+        Ok(done)
     }
 
     /// Takes what the server answered.
@@ -408,5 +414,28 @@ impl Run<'_> {
             remote: self.api.remote.to_string(),
             last: base.position.place().to_string(),
         }
+    }
+}
+
+fn sync_log(files: &Files) -> Result<()> {
+    match durable::sync_path(&files.wal) {
+        Err(highwater_pages::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(())
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Work on a thread of its own, or its result when there is no thread to be had.
+type Begun<'s> = Result<ScopedJoinHandle<'s, Result<()>>, Result<()>>;
+
+fn on_thread<'s>(scope: &'s Scope<'s, '_>, work: impl Fn() -> Result<()> + Send + Copy + 's) -> Begun<'s> {
+    std::thread::Builder::new().spawn_scoped(scope, work).map_err(|_| work())
+}
+
+fn joined(begun: Begun<'_>) -> Result<()> {
+    match begun {
+        Ok(thread) => thread.join().unwrap_or(Err(Error::Stopped)),
+        Err(done) => done,
     }
 }

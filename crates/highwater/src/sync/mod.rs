@@ -67,8 +67,8 @@ pub(crate) struct Run<'a> {
     pub(crate) earlier_state: bool,
     /// Whether the states whose answers are missing were asked about.
     pub(crate) pending_checked: bool,
-    /// Whether the metadata differs from its file in more than a sync's result.
-    pub(crate) meta_is_unsaved: bool,
+    /// What the metadata file holds, where that is known.
+    pub(crate) saved: Option<Metadata>,
     /// The caches were found wrong once already; from here on only content counts.
     pub(crate) healing: bool,
     pub(crate) pushed: Moved,
@@ -104,6 +104,7 @@ pub(crate) fn run(
         }
     }
     let (mut meta, at_home) = load_metadata(files, options)?;
+    let saved = at_home.then(|| meta.clone());
     let remote = choose_remote(&mut meta, at_home, files, options)?;
     if options.forget {
         meta.base = None;
@@ -132,7 +133,7 @@ pub(crate) fn run(
         fresh,
         earlier_state: false,
         pending_checked: false,
-        meta_is_unsaved: true,
+        saved,
         healing: false,
         pushed: Moved::default(),
         pulled: Moved::default(),

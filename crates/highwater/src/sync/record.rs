@@ -26,14 +26,13 @@ impl Run<'_> {
             tracing::warn!(sums = %self.files.sums.display(), %error, "the page sums could not be saved");
         }
         kill_point("record.sums_saved");
-        let before = self.meta.clone();
         self.meta.base = Some(base);
         self.meta.mark = mark;
         self.meta.pending.clear();
         self.meta.home = Some(home::of(&self.files.db));
-        if self.meta != before || self.meta_is_unsaved {
-            self.meta.save(&self.files.info)?;
-            self.meta_is_unsaved = false;
+        if self.saved.as_ref() != Some(&self.meta) {
+            self.meta.note(&self.files.info)?;
+            self.saved = Some(self.meta.clone());
         }
         kill_point("record.done");
         Ok(())
