@@ -29,6 +29,10 @@ impl Files {
         let db = match path.canonicalize() {
             Ok(db) => db,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                if let Ok(target) = path.read_link() {
+                    // The link of a file that does not exist yet. (One in a circle is another error.)
+                    return Self::resolve(&path.parent().unwrap_or(Path::new("")).join(target));
+                }
                 let name = path.file_name().ok_or_else(|| failed(std::io::ErrorKind::InvalidInput.into()))?;
                 let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
                 folder.unwrap_or(Path::new(".")).canonicalize().map_err(failed)?.join(name)

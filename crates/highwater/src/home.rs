@@ -6,16 +6,22 @@
 
 use std::path::Path;
 
-/// The name of the file's home: machine, path and inode, hashed. Empty parts are left out where the
-/// system does not tell them.
+/// The name of the file's home: a hash of machine and path, and one of the inode. Empty parts are
+/// left out where the system does not tell them.
 pub(crate) fn of(db: &Path) -> String {
     let machine = std::fs::read("/etc/machine-id")
         .or_else(|_| std::fs::read("/proc/sys/kernel/hostname"))
         .unwrap_or_default();
     let mut bytes = machine;
     bytes.extend_from_slice(db.as_os_str().as_encoded_bytes());
-    bytes.extend_from_slice(&inode(db));
-    format!("{:016x}", crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &bytes))
+    let hash = |bytes: &[u8]| crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, bytes);
+    format!("{:016x}-{:016x}", hash(&bytes), hash(&inode(db)))
+}
+
+/// Whether two homes are the same place, so that a file with another inode has replaced the first,
+/// and is not a copy that took its metadata along.
+pub(crate) fn same_place(one: &str, other: &str) -> bool {
+    one.split_once('-').map(|(place, _)| place) == other.split_once('-').map(|(place, _)| place)
 }
 
 #[cfg(unix)]

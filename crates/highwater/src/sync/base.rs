@@ -27,6 +27,9 @@ use crate::outcome::Stage;
 /// Else the server is asked beforehand whether it has the state already.
 const TRY_FIRST_BYTES: u64 = 4 << 20;
 
+/// More rounds of the log than this are not believed to be those of the same one.
+const MOST_ROUNDS: u32 = 1 << 16;
+
 /// What the local file is based on.
 #[derive(Debug)]
 pub(crate) struct Ground {
@@ -127,6 +130,9 @@ impl Run<'_> {
     ) -> Result<Ground> {
         if continuous || delta.is_empty() || !self.earlier_state {
             let unsure = !continuous && !delta.is_empty();
+            if unsure && !self.log_was_recycled(snapshot)? {
+                self.refuse_stranger(&delta, base.position)?;
+            }
             return Ok(Ground { base: Some(base), sums: Some(sums), delta, unsure });
         }
         let request = LocateRequest {
@@ -154,6 +160,13 @@ impl Run<'_> {
         }
     }
 
+    /// Whether the log, though it does not continue from the last capture, is the same one some rounds
+    /// later: every round's first salt is one more than the last one's.
+    fn log_was_recycled(&self, snapshot: &Snapshot<'_>) -> Result<bool> {
+        let (then, now) = (self.meta.mark.and_then(|mark| mark.wal), snapshot.next_mark()?.wal);
+        Ok(then.zip(now).is_some_and(|(then, now)| now.salt1.wrapping_sub(then.salt1) <= MOST_ROUNDS))
+    }
+
     /// Content alone decides.
     fn ground_by_content(&mut self, snapshot: &Snapshot<'_>, all: Option<Delta>) -> Result<Ground> {
         let all = match all {
@@ -176,11 +189,11 @@ impl Run<'_> {
             Located::At { position, txid, .. } => return self.settle(all, position, txid),
             Located::Nowhere => {}
         }
-        if !self.earlier_state
-            && !self.healing
+        if !(self.replaced || self.earlier_state || self.healing)
             && let Some((base, sums)) = self.base_of_sums(all.page_size, TxId(0))?
         {
             let delta = all.against(&sums);
+            self.refuse_stranger(&delta, base.position)?;
             return Ok(Ground { base: Some(base), sums: Some(sums), delta, unsure: true });
         }
         if let Some(info) = self.api.info()?

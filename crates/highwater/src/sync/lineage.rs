@@ -65,6 +65,21 @@ impl Run<'_> {
         Ok(share.rows > 0 && share.rows == share.kept)
     }
 
+    /// Refuses a file that has no page and no table in common with what it is said to be based on: it
+    /// is another database under the same name. That its log continues would prove otherwise.
+    pub(crate) fn refuse_stranger(&self, delta: &Delta, base: Position) -> Result<()> {
+        let pages = delta.page_count.data_page_count(delta.page_size) as usize;
+        if delta.changed.len() < pages {
+            return Ok(());
+        }
+        match self.rows_kept(base) {
+            Ok(share) if share.tables > 0 && share.common_tables == 0 => Err(self.stranger()),
+            // The sync request itself will say what is wrong.
+            Ok(_) | Err(Error::UnknownDatabase { .. } | Error::UnknownPosition { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Fetches the server's database at `position` and counts how many of its rows the local file
     /// has too.
     fn rows_kept(&self, position: Position) -> Result<Share> {
@@ -97,11 +112,14 @@ impl Run<'_> {
     }
 }
 
-/// How many rows there are, and how many of them are in the other file too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How many rows and tables there are, and how many of them are in the other file too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Share {
     rows: u64,
     kept: u64,
+    tables: u64,
+    /// By name.
+    common_tables: u64,
 }
 
 /// Counts the rows of every table of `theirs`, and those that `ours` has under the same table
@@ -118,7 +136,7 @@ fn compare(ours: &Path, theirs: &Path) -> rusqlite::Result<Share> {
         )?
         .query_map([], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    let mut share = Share { rows: 0, kept: 0 };
+    let mut share = Share::default();
     for table in tables {
         let name = table.replace('"', "\"\"");
         let count = |sql: String| conn.query_row(&sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
@@ -127,6 +145,9 @@ fn compare(ours: &Path, theirs: &Path) -> rusqlite::Result<Share> {
         let missing = count(format!(
             "SELECT count(*) FROM (SELECT * FROM main.\"{name}\" EXCEPT SELECT * FROM ours.\"{name}\")"
         ));
+        let exists = "SELECT count(*) FROM ours.sqlite_schema WHERE type='table' AND name=?1";
+        share.common_tables += conn.query_row(exists, [&table], |row| row.get::<_, i64>(0))?.unsigned_abs();
+        share.tables += 1;
         share.rows += rows;
         share.kept += rows.saturating_sub(missing.unwrap_or(rows));
     }
@@ -150,6 +171,6 @@ mod tests {
             "CREATE TABLE t(x); CREATE TABLE \"q\"\"q\"(y); INSERT INTO t VALUES(1),(2),(3); INSERT INTO \"q\"\"q\" VALUES(9)",
         );
         database(&ours, "CREATE TABLE t(x); INSERT INTO t VALUES(2),(3),(4)");
-        assert_eq!(compare(&ours, &theirs).unwrap(), Share { rows: 4, kept: 2 });
+        assert_eq!(compare(&ours, &theirs).unwrap(), Share { rows: 4, kept: 2, tables: 2, common_tables: 1 });
     }
 }

@@ -61,6 +61,8 @@ pub(crate) struct Run<'a> {
     pub(crate) meta: Metadata,
     /// Whether the metadata describes this very file: another file's may be wrong about anything.
     pub(crate) at_home: bool,
+    /// Whether another file stands where the metadata's was: what it was based on says nothing.
+    pub(crate) replaced: bool,
     /// Whether nothing beside the file says that it was ever synced.
     pub(crate) fresh: bool,
     /// The server found the file to be an earlier state than its base.
@@ -115,7 +117,12 @@ pub(crate) fn run(
         meta.device = Some(options.device.map_or_else(crate::device::random, Ok)?);
     }
     meta.remote = Some(remote.to_string());
-    meta.home = Some(home::of(&files.db));
+    let here = home::of(&files.db);
+    let replaced = !at_home && meta.home.as_deref().is_some_and(|home| home::same_place(home, &here));
+    if at_home || meta.base.is_none() {
+        // The base of a file at another home is not this file's before a sync has confirmed it.
+        meta.home = Some(here);
+    }
     let api = Api {
         transport,
         remote: &remote,
@@ -130,6 +137,7 @@ pub(crate) fn run(
         api,
         meta,
         at_home,
+        replaced,
         fresh,
         earlier_state: false,
         pending_checked: false,

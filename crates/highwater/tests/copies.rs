@@ -1,0 +1,408 @@
+//! Files that are copied, moved, restored, cloned and swapped by people: every copy goes on from what
+//! it is, and nothing that the server has gets lost.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods
+)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{World, assert_same, fill, insert, rows};
+use highwater::{Action, Database, Error};
+use rusqlite::Connection;
+
+/// How a backup comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Restore {
+    /// `cp backup.db app.db`: the same inode.
+    CopiedOver,
+    /// `mv backup.db app.db`: another inode.
+    MovedOver,
+    /// Through SQLite's backup API into the open database.
+    BackupApi,
+}
+
+/// What the application does with it before the next sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Nothing,
+    /// A row changed.
+    Update,
+    /// Rows added, as the server has them added since the backup.
+    Insert,
+    /// The whole file rewritten, its rows unchanged.
+    Vacuum,
+}
+
+fn beside(db: &Path, suffix: &str) -> PathBuf {
+    let mut name = db.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// The database alone, without log, index or metadata.
+fn closed_copy(db: &Path, to: &Path) {
+    let connection = Connection::open(db).unwrap();
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(connection);
+    std::fs::copy(db, to).unwrap();
+}
+
+fn restore(how: Restore, backup: &Path, db: &Path) {
+    if how == Restore::BackupApi {
+        let (from, mut to) = (Connection::open(backup).unwrap(), Connection::open(db).unwrap());
+        let backup = rusqlite::backup::Backup::new(&from, &mut to).unwrap();
+        backup.run_to_completion(1000, std::time::Duration::ZERO, None).unwrap();
+        return;
+    }
+    for suffix in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(beside(db, suffix));
+    }
+    match how {
+        Restore::CopiedOver => std::fs::write(db, std::fs::read(backup).unwrap()).unwrap(),
+        _ => std::fs::rename(backup, db).unwrap(),
+    }
+}
+
+/// A database that was pushed, backed up, changed and pushed again, and then restored.
+struct Restored {
+    world: World,
+    db: Database,
+    /// The rows on the server.
+    newest: Vec<String>,
+}
+
+/// What happened between the backup and the last push.
+const SINCE: &str = "UPDATE t SET text='newer' WHERE id=2; INSERT INTO t(text) VALUES ('newer')";
+
+fn restored(count: u32, how: Restore, then: Then) -> Restored {
+    let world = World::in_memory(|_| ());
+    let db = world.open("app.db");
+    drop(fill(&db, count));
+    db.sync_blocking().unwrap();
+    let backup = world.path("backup.db");
+    closed_copy(db.path(), &backup);
+    db.connect().unwrap().execute_batch(SINCE).unwrap();
+    db.sync_blocking().unwrap();
+    let newest = rows(db.path());
+    restore(how, &backup, db.path());
+    let application = db.connect().unwrap();
+    application
+        .execute_batch(match then {
+            Then::Nothing => "",
+            Then::Update => "UPDATE t SET text='mine' WHERE id=3",
+            Then::Insert => "INSERT INTO t(text) VALUES ('mine')",
+            Then::Vacuum => "VACUUM",
+        })
+        .unwrap();
+    drop(application);
+    Restored { world, db, newest }
+}
+
+/// What has no answer but a person's is a conflict, however often it is asked.
+fn assert_conflict(case: &str, restored: &Restored) {
+    let Restored { world, db, newest } = restored;
+    let mine = rows(db.path());
+    for attempt in 0..3 {
+        let result = db.sync_blocking();
+        assert!(matches!(result, Err(Error::Conflict { .. })), "{case}, attempt {attempt}: {result:?}");
+        assert_eq!(rows(db.path()), mine, "{case}: nothing is lost here");
+        assert_eq!(rows(&world.restored("app")), *newest, "{case}: nothing is lost there");
+    }
+}
+
+const SIZES: [u32; 4] = [5, 120, 500, 3000];
+
+#[test]
+fn a_restored_backup_is_pulled_forward_and_nothing_goes_back_in_time() {
+    for count in SIZES {
+        for how in [Restore::CopiedOver, Restore::MovedOver] {
+            let Restored { world, db, newest } = restored(count, how, Then::Nothing);
+            let outcome = db.sync_blocking().unwrap();
+            let case = format!("{count} rows, {how:?}");
+            assert_eq!((outcome.action, outcome.pushed.frames), (Action::Pulled, 0), "{case}");
+            assert_eq!(rows(db.path()), newest, "{case}");
+            assert_eq!(rows(&world.restored("app")), newest, "{case}");
+            let again = db.sync_blocking().unwrap();
+            assert_eq!((again.action, again.requests), (Action::UpToDate, 1), "{case}");
+            insert(&db.connect().unwrap(), 2);
+            assert_eq!(db.sync_blocking().unwrap().action, Action::Pushed, "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_restored_backup_that_was_written_to_never_undoes_what_was_pushed_since() {
+    for count in SIZES {
+        for how in [Restore::CopiedOver, Restore::MovedOver, Restore::BackupApi] {
+            for then in [Then::Update, Then::Insert, Then::Vacuum] {
+                // See the test below.
+                let one_leaf = count < 300 && how != Restore::MovedOver && then != Then::Vacuum;
+                if !one_leaf {
+                    assert_conflict(&format!("{count} rows, {how:?}, {then:?}"), &restored(count, how, then));
+                }
+            }
+        }
+    }
+}
+
+/// Where every page that was pushed since the backup is changed again after it was restored, pages
+/// do not tell a restored file from one that was only written to; the rows on them would: the row
+/// that was pushed as changed is back at exactly its older value.
+#[test]
+#[ignore = "open: in a file of one leaf the pages do not tell, and the rows are not looked at yet"]
+fn a_restored_backup_of_one_leaf_never_undoes_what_was_pushed_since() {
+    for how in [Restore::CopiedOver, Restore::BackupApi] {
+        for then in [Then::Update, Then::Insert] {
+            assert_conflict(&format!("{how:?}, {then:?}"), &restored(5, how, then));
+        }
+    }
+}
+
+#[test]
+fn a_backup_copied_under_the_log_that_holds_all_since_is_the_newest_state() {
+    let world = World::in_memory(|_| ());
+    let db = world.open("app.db");
+    let application = fill(&db, 400);
+    application.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    db.sync_blocking().unwrap();
+    let backup = std::fs::read(db.path()).unwrap();
+    insert(&application, 30);
+    db.sync_blocking().unwrap();
+    insert(&application, 20);
+    let mine = rows(db.path());
+    // As it is after a crash: the log is there, the index of it is not.
+    let wal = std::fs::read(beside(db.path(), "-wal")).unwrap();
+    drop(application);
+    std::fs::write(db.path(), backup).unwrap();
+    std::fs::write(beside(db.path(), "-wal"), wal).unwrap();
+    let _ = std::fs::remove_file(beside(db.path(), "-shm"));
+    assert_eq!(db.sync_blocking().unwrap().action, Action::Pushed);
+    assert_eq!(rows(db.path()), mine);
+    assert_eq!(rows(&world.restored("app")), mine);
+}
+
+/// Copies a database with everything beside it.
+fn clone_all(from: &Path, to: &Path) {
+    for suffix in ["", "-wal", "-info", "-sums", "-lock"] {
+        if let Ok(bytes) = std::fs::read(beside(from, suffix)) {
+            std::fs::write(beside(to, suffix), bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_clone_with_its_metadata_is_a_device_of_its_own_and_both_work() {
+    for count in SIZES {
+        for closed in [false, true] {
+            for written_first in [false, true] {
+                let case = format!("{count} rows, closed {closed}, written first {written_first}");
+                let world = World::in_memory(|_| ());
+                let first = world.open("first.db");
+                let application = fill(&first, count);
+                let application = if closed {
+                    drop(application);
+                    None
+                } else {
+                    Some(application)
+                };
+                first.sync_blocking().unwrap();
+                std::fs::create_dir(world.path("elsewhere")).unwrap();
+                let path = world.path("elsewhere/first.db");
+                clone_all(first.path(), &path);
+                // It remembers its URL.
+                let second = Database::open(&path).unwrap();
+                let write = |db: &Database| {
+                    let changed =
+                        db.connect().unwrap().execute("UPDATE t SET text=text || '!' WHERE id=1", []);
+                    assert_eq!(changed.unwrap(), 1);
+                };
+                if written_first {
+                    write(&second);
+                    assert_eq!(second.sync_blocking().unwrap().action, Action::Pushed, "{case}");
+                    assert_eq!(first.sync_blocking().unwrap().action, Action::Pulled, "{case}");
+                } else {
+                    assert_eq!(second.sync_blocking().unwrap().action, Action::UpToDate, "{case}");
+                }
+                for (here, there) in [(&first, &second), (&second, &first), (&first, &second)] {
+                    write(here);
+                    assert_eq!(here.sync_blocking().unwrap().action, Action::Pushed, "{case}");
+                    assert_eq!(there.sync_blocking().unwrap().action, Action::Pulled, "{case}");
+                    assert_same(first.path(), second.path());
+                }
+                let devices = [&first, &second].map(|db| db.status().unwrap().device.unwrap());
+                assert_ne!(devices[0], devices[1], "{case}");
+                // Each stays what it is.
+                write(&first);
+                first.sync_blocking().unwrap();
+                assert_eq!(first.status().unwrap().device, Some(devices[0]), "{case}");
+                drop(application);
+            }
+        }
+    }
+}
+
+#[test]
+fn of_two_clones_that_both_write_the_second_is_told_and_nothing_is_lost() {
+    for count in SIZES {
+        for closed in [false, true] {
+            let case = format!("{count} rows, closed {closed}");
+            let world = World::in_memory(|_| ());
+            let first = world.open("first.db");
+            let application = fill(&first, count);
+            first.sync_blocking().unwrap();
+            clone_all(first.path(), &world.path("second.db"));
+            let second = world.open("second.db");
+            if closed {
+                drop(application);
+            }
+            let (on_first, on_second) = (first.connect().unwrap(), second.connect().unwrap());
+            on_first.execute_batch("INSERT INTO t(text) VALUES ('first')").unwrap();
+            on_second.execute_batch("INSERT INTO t(text) VALUES ('second')").unwrap();
+            assert_eq!(first.sync_blocking().unwrap().action, Action::Pushed, "{case}");
+            let (mine, theirs) = (rows(second.path()), rows(first.path()));
+            for _ in 0..3 {
+                let result = second.sync_blocking();
+                assert!(matches!(result, Err(Error::Conflict { .. })), "{case}: {result:?}");
+                assert_eq!(rows(second.path()), mine, "{case}");
+                assert_eq!(rows(&world.restored("app")), theirs, "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_moved_database_goes_on_with_or_without_what_was_beside_it() {
+    for with in [true, false] {
+        let world = World::in_memory(|_| ());
+        let db = world.open("old.db");
+        drop(fill(&db, 50));
+        db.sync_blocking().unwrap();
+        insert(&Connection::open(db.path()).unwrap(), 3);
+        let moved = world.path("new name.db");
+        for suffix in ["", "-info", "-sums", "-lock"] {
+            if with || suffix.is_empty() {
+                std::fs::rename(beside(db.path(), suffix), beside(&moved, suffix)).unwrap();
+            }
+        }
+        let db = world.open("new name.db");
+        let outcome = db.sync_blocking().unwrap();
+        assert_eq!(outcome.action, Action::Pushed);
+        assert!(outcome.pushed.frames < 3, "{outcome:?}");
+        assert_same(db.path(), &world.restored("app"));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_symbolic_link_and_the_file_that_it_names_are_one_database() {
+    let world = World::in_memory(|_| ());
+    std::fs::create_dir(world.path("data")).unwrap();
+    std::os::unix::fs::symlink(world.path("data"), world.path("folder")).unwrap();
+    let real = world.open("data/app.db");
+    drop(fill(&real, 10));
+    real.sync_blocking().unwrap();
+    std::os::unix::fs::symlink(real.path(), world.path("link.db")).unwrap();
+    for through in ["link.db", "folder/app.db", "data/../link.db"] {
+        let link = world.open(through);
+        assert_eq!(link.path(), real.path());
+        insert(&link.connect().unwrap(), 1);
+        assert_eq!(link.sync_blocking().unwrap().action, Action::Pushed, "{through}");
+        let idle = real.sync_blocking().unwrap();
+        assert_eq!((idle.action, idle.requests), (Action::UpToDate, 1), "{through}");
+    }
+    for name in ["link.db-info", "link.db-sums", "link.db-wal"] {
+        assert!(!world.path(name).exists(), "{name}");
+    }
+    // A link to a file that does not exist yet: the copy is made where the link points to.
+    std::os::unix::fs::symlink(world.path("data/later.db"), world.path("later.db")).unwrap();
+    let later = world.open("later.db");
+    assert_eq!(later.sync_blocking().unwrap().action, Action::Bootstrapped);
+    assert_same(&world.path("data/later.db"), real.path());
+    assert!(world.path("later.db").is_symlink());
+}
+
+#[test]
+fn a_deleted_database_is_fetched_again() {
+    for deleted in [&["", "-wal", "-shm"][..], &["", "-wal", "-shm", "-info"], &["", "-wal", "-shm", "-sums"]]
+    {
+        let world = World::in_memory(|_| ());
+        let db = world.open("app.db");
+        drop(fill(&db, 50));
+        db.sync_blocking().unwrap();
+        let newest = rows(db.path());
+        for suffix in deleted {
+            let _ = std::fs::remove_file(beside(db.path(), suffix));
+        }
+        let outcome = db.sync_blocking().unwrap();
+        assert_eq!((outcome.action, outcome.pushed.frames), (Action::Bootstrapped, 0), "{deleted:?}");
+        assert_eq!(rows(db.path()), newest);
+        assert_eq!(db.sync_blocking().unwrap().action, Action::UpToDate);
+        insert(&db.connect().unwrap(), 2);
+        assert_eq!(db.sync_blocking().unwrap().action, Action::Pushed);
+        assert_same(db.path(), &world.restored("app"));
+    }
+}
+
+/// The application deletes its file and begins anew, with nothing in it yet.
+#[test]
+fn a_database_that_was_begun_anew_is_filled_and_not_emptied() {
+    let world = World::in_memory(|_| ());
+    let db = world.open("app.db");
+    drop(fill(&db, 50));
+    db.sync_blocking().unwrap();
+    let newest = rows(db.path());
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(beside(db.path(), suffix));
+    }
+    let application = db.connect().unwrap();
+    assert_eq!(db.sync_blocking().unwrap().action, Action::Bootstrapped);
+    drop(application);
+    assert_eq!(rows(db.path()), newest);
+    assert_eq!(rows(&world.restored("app")), newest);
+}
+
+#[test]
+fn another_database_under_the_same_name_is_refused_as_a_stranger() {
+    for count in SIZES {
+        for moved in [false, true] {
+            for begun_anew in [false, true] {
+                let case = format!("{count} rows, moved {moved}, begun anew {begun_anew}");
+                let world = World::in_memory(|_| ());
+                let db = world.open("app.db");
+                drop(fill(&db, count));
+                db.sync_blocking().unwrap();
+                let newest = rows(db.path());
+                let head = db.info_blocking().unwrap().head;
+                let other = world.path("other.db");
+                let connection = Connection::open(&other).unwrap();
+                connection
+                    .execute_batch("CREATE TABLE s(x, y); INSERT INTO s VALUES ('precious', zeroblob(9000))")
+                    .unwrap();
+                drop(connection);
+                if begun_anew {
+                    for suffix in ["", "-wal", "-shm"] {
+                        let _ = std::fs::remove_file(beside(db.path(), suffix));
+                    }
+                }
+                restore(if moved { Restore::MovedOver } else { Restore::CopiedOver }, &other, db.path());
+                let mine = rows(db.path());
+                for _ in 0..2 {
+                    let result = db.sync_blocking();
+                    assert!(matches!(result, Err(Error::Stranger { .. })), "{case}: {result:?}");
+                    assert_eq!(db.info_blocking().unwrap().head, head, "{case}");
+                    assert_eq!(rows(db.path()), mine, "{case}");
+                }
+                assert_eq!(rows(&world.restored("app")), newest, "{case}");
+            }
+        }
+    }
+}
