@@ -159,8 +159,7 @@ impl Snapshot<'_> {
     }
 
     /// The file change counter of page 1: SQLite counts it up with every commit that writes page 1,
-    /// and never down. So a file with a smaller one than before is an older copy, and a file with a
-    /// larger one is not.
+    /// and never down. So a file with a smaller one than before is an older copy.
     #[must_use]
     pub fn change_counter(&self) -> u32 {
         self.change_counter

@@ -8,20 +8,21 @@
 
 use crate::error::Result;
 use crate::replica::{JournalMode, Replica};
+use crate::wal::{self, WalMark};
 
-/// The log is left alone until it has about as many pages as SQLite's own automatic checkpoint
-/// waits for.
-const PAGES: u64 = 1000;
+/// The log is left alone until it has as many frames as SQLite's own automatic checkpoint waits for.
+const FRAMES: u64 = 1000;
 
 impl Replica {
-    /// Moves the log's pages into the file if the log has grown large and nobody is in the way.
-    /// Blocks writers for as long as it takes, and nobody else. Returns whether it ran.
-    pub fn checkpoint_if_large(&self) -> Result<bool> {
+    /// Moves the log's pages into the file if the log has grown large since it was last restarted, and
+    /// nobody is in the way. Blocks writers for as long as it takes, and nobody else. `since` is a
+    /// mark from which the log is read on. Returns whether it ran.
+    pub fn checkpoint_if_large(&self, since: Option<&WalMark>) -> Result<bool> {
         if self.journal_mode()? != JournalMode::Wal {
             return Ok(false);
         }
-        let bytes = std::fs::metadata(self.wal_path()).map_or(0, |meta| meta.len());
-        if bytes <= PAGES * self.page_size()?.frame_size() {
+        let frames = wal::mark_locked(&self.wal_path(), since)?.map_or(0, |mark| mark.frames);
+        if frames <= FRAMES {
             return Ok(false);
         }
         let guard = self.reopen()?;

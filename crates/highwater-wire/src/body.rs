@@ -144,6 +144,9 @@ pub struct LocateAnswer {
     pub txid: u64,
     /// Whether the client's state is that position, without changes on top.
     pub exact: bool,
+    /// First half of the id of the device that pushed the position, 16 hex digits.
+    #[serde(default)]
+    pub device: String,
     /// When not exact: how many of the client's pages are the position's own.
     #[serde(default)]
     pub known_pages: u32,

@@ -38,6 +38,8 @@ pub(crate) struct Api<'a> {
     pub(crate) deadline: Instant,
     /// Requests made so far.
     pub(crate) requests: Cell<u32>,
+    /// Whether any attempt of the last request may have reached the server.
+    pub(crate) delivered: Cell<bool>,
 }
 
 /// The answer to a sync request.
@@ -145,6 +147,7 @@ impl Api<'_> {
                 let position =
                     Position::try_from(&answer.position).map_err(|error| self.bad(error.to_string()))?;
                 Ok(Located::At {
+                    device: u64::from_str_radix(&answer.device, 16).ok(),
                     position,
                     txid: TxId(answer.txid),
                     exact: answer.exact,
@@ -256,10 +259,15 @@ impl Api<'_> {
     ) -> Result<Response, Refused> {
         let mut pause = FIRST_PAUSE;
         let mut attempts = 0;
+        self.delivered.set(false);
         loop {
             let mut wait = jitter(pause);
             attempts += 1;
-            let (refused, few) = match self.attempt_producing(method, url, headers, body())? {
+            let answer = self.attempt_producing(method, url, headers, body())?;
+            if !matches!(&answer, Err(error) if error.connecting) {
+                self.delivered.set(true);
+            }
+            let (refused, few) = match answer {
                 Ok(answer) if answer.status.is_success() => return Ok(answer),
                 Ok(answer) if is_passing(answer.status) => {
                     wait = retry_after(&answer.headers).unwrap_or(wait);
@@ -405,7 +413,14 @@ impl Api<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Located {
     /// In the history, with or without changes on top.
-    At { position: Position, txid: TxId, exact: bool, known_pages: u32 },
+    At {
+        position: Position,
+        txid: TxId,
+        exact: bool,
+        known_pages: u32,
+        /// First half of the id of the device that pushed the position, if the server says it.
+        device: Option<u64>,
+    },
     /// No state of this database.
     Nowhere,
     /// There is no such database.

@@ -36,6 +36,8 @@ pub(crate) struct Metadata {
     pub(crate) base: Option<BaseInfo>,
     /// What the last capture saw of the files.
     pub(crate) mark: Option<Mark>,
+    /// The file change counter of page 1 when the file was equal to the base.
+    pub(crate) change_counter: Option<u32>,
     /// States that were sent and whose answer never came.
     pub(crate) pending: Vec<StateHash>,
     /// Which file this describes (see [`crate::home`]).
@@ -111,6 +113,9 @@ impl Metadata {
         if let Some(home) = &self.home {
             set("home", json!(home));
         }
+        if let Some(counter) = self.change_counter {
+            set("change_counter", json!(counter));
+        }
         if !self.pending.is_empty() {
             set("pending", self.pending.iter().map(|state| json!(state.to_string())).collect());
         }
@@ -165,6 +170,7 @@ fn parse(bytes: &[u8]) -> Result<Loaded, String> {
         device: text(&take("device")).and_then(|id| id.parse().ok()),
         base,
         home: text(&take("home")).map(str::to_owned),
+        change_counter: number(&take("change_counter")),
         pending: pending
             .as_array()
             .into_iter()
@@ -281,6 +287,7 @@ mod tests {
             }),
             pending: vec![StateHash(8)],
             home: Some("aa".to_owned()),
+            change_counter: Some(17),
             other: serde_json::from_str(r#"{"theirs":{"b":1,"a":[true]}}"#).unwrap(),
         }
     }

@@ -78,6 +78,7 @@ impl Inner {
             device: None,
             deadline: Instant::now() + Duration::from_secs(10),
             requests: Cell::new(0),
+            delivered: Cell::new(false),
         })
     }
 }
@@ -137,8 +138,10 @@ impl RemoteDatabase {
 }
 
 fn restore(api: &Api<'_>, out: &Path, at: At, progress: &dyn Fn(Progress)) -> Result<Restored> {
-    if out.exists() {
-        return Err(Error::Exists { path: out.to_path_buf() });
+    // A log of an earlier file of that name would be played into the restored one.
+    let in_the_way = ["", "-wal", "-journal"].map(|suffix| highwater_pages::beside(out, suffix));
+    if let Some(path) = in_the_way.into_iter().find(|path| path.exists()) {
+        return Err(Error::Exists { path });
     }
     let query = match at {
         At::Head => None,

@@ -21,6 +21,8 @@ const CHUNKS_IN_FLIGHT: usize = 8;
 const GATHER_BYTES: usize = 256 << 10;
 /// For each so many bytes sent, the server may be silent for one idle timeout more.
 const BYTES_PER_EXTRA_PERIOD: u64 = 256 << 20;
+/// But never for more than so many.
+const MOST_EXTRA_PERIODS: u64 = 10;
 /// Larger bodies are given to the connection in pieces of this size, so that it shows whether they move.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -192,7 +194,7 @@ impl Sending {
             let moving = taken != seen || self.starved.load(Ordering::Relaxed);
             silent = if moving { 0 } else { silent + 1 };
             seen = taken;
-            if silent > taken / BYTES_PER_EXTRA_PERIOD {
+            if silent > (taken / BYTES_PER_EXTRA_PERIOD).min(MOST_EXTRA_PERIODS) {
                 return None;
             }
         }

@@ -14,6 +14,8 @@ use crate::outcome::SyncOutcome;
 
 /// How often the file is asked whether anybody committed. A few microseconds each.
 const POLL: Duration = Duration::from_millis(50);
+/// Longer than anybody waits; clocks cannot count to the largest durations.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// After failures the pause between two tries grows up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -95,12 +97,14 @@ impl Watcher {
             // Before the sync: a commit during it must not go unnoticed.
             let seen = self.commits();
             let result = self.database.sync_blocking();
-            let offline = matches!(&result, Err(error) if error.kind() != ErrorKind::Conflict);
+            let conflict = matches!(&result, Err(error) if error.kind() == ErrorKind::Conflict);
+            let offline = result.is_err() && !conflict;
             failures = if offline { failures + 1 } else { 0 };
             (self.on_event)(result);
             // A failing network is not asked more often because the application writes.
             let pause = self.options.interval.saturating_mul(1 << failures.min(4)).min(LONGEST_PAUSE);
-            let pause = pause.max(self.options.interval);
+            // A conflict is tried again when something was committed here, or now and then.
+            let pause = if conflict { LONGEST_PAUSE } else { pause }.max(self.options.interval);
             if !self.wait(pause, (failures == 0).then_some(seen)) {
                 return;
             }
@@ -110,7 +114,7 @@ impl Watcher {
     /// Waits for the interval to end or for a commit after `seen`, and then for a moment of quiet.
     /// False: stopped.
     fn wait(&mut self, interval: Duration, mut seen: Option<Option<i64>>) -> bool {
-        let end = Instant::now() + interval;
+        let end = Instant::now() + interval.min(FOREVER);
         let mut due = end;
         loop {
             let now = Instant::now();

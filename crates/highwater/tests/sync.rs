@@ -331,3 +331,95 @@ fn a_copy_of_nothing_leaves_nothing_behind() {
         std::fs::read_dir(world.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| name == "store"), "{left:?}");
 }
+
+#[test]
+fn a_value_that_is_set_back_is_a_change_and_not_an_older_copy() {
+    let world = World::new();
+    let db = world.open("app.db");
+    let run = |sql: &str| rusqlite::Connection::open(db.path()).unwrap().execute_batch(sql).unwrap();
+    drop(fill(&db, 20));
+    run("CREATE TABLE s(k PRIMARY KEY, v); CREATE TABLE n(x); INSERT INTO s VALUES('done', 0)");
+    db.sync_blocking().unwrap();
+    let value = || -> i64 {
+        rusqlite::Connection::open(db.path())
+            .unwrap()
+            .query_row("SELECT v FROM s", [], |row| row.get(0))
+            .unwrap()
+    };
+    // Every connection is closed in between, so no log tells what changed.
+    for (number, extra) in ["", "; INSERT INTO n VALUES(1)"].into_iter().enumerate() {
+        run("UPDATE s SET v = 1");
+        assert_eq!(db.sync_blocking().unwrap().action, Action::Pushed);
+        run(&format!("UPDATE s SET v = 0{extra}"));
+        assert_eq!(db.sync_blocking().unwrap().action, Action::Pushed, "round {number}");
+        assert_eq!(value(), 0);
+        assert_same(db.path(), &world.restored("app"));
+    }
+}
+
+#[test]
+fn a_log_that_was_left_behind_is_not_played_into_a_new_copy() {
+    let world = World::new();
+    let (writer, reader) = (world.open("writer.db"), world.open("reader.db"));
+    let connection = fill(&writer, 20);
+    writer.sync_blocking().unwrap();
+    reader.sync_blocking().unwrap();
+    connection.execute("UPDATE t SET text = 'old'", []).unwrap();
+    writer.sync_blocking().unwrap();
+    reader.sync_blocking().unwrap();
+    assert!(std::fs::metadata(world.path("reader.db-wal")).unwrap().len() > 0);
+    connection.execute("UPDATE t SET text = 'new'", []).unwrap();
+    writer.sync_blocking().unwrap();
+    std::fs::remove_file(reader.path()).unwrap();
+    assert_eq!(reader.sync_blocking().unwrap().action, Action::Bootstrapped);
+    assert_same(writer.path(), reader.path());
+    assert_eq!(reader.sync_blocking().unwrap().action, Action::UpToDate);
+    std::fs::write(world.path("out.db-wal"), b"something").unwrap();
+    let error = reader
+        .on_server()
+        .unwrap()
+        .restore_blocking(&world.path("out.db"), highwater::At::Head, |_| ())
+        .unwrap_err();
+    assert!(matches!(&error, Error::Exists { path } if path.ends_with("out.db-wal")), "{error}");
+}
+
+#[test]
+fn a_push_that_never_left_makes_nobody_elses_change_ones_own() {
+    let mut world = World::new();
+    let (a, b) = (world.open("a.db"), world.open("b.db"));
+    let on_a = fill(&a, 3);
+    a.sync_blocking().unwrap();
+    b.sync_blocking().unwrap();
+    world.stop_server();
+    on_a.execute("INSERT INTO t VALUES(50, 'milk')", []).unwrap();
+    assert_eq!(a.sync_blocking().unwrap_err().kind(), ErrorKind::Offline);
+    on_a.execute("DELETE FROM t WHERE id = 50", []).unwrap();
+    world.start_server();
+    b.connect().unwrap().execute("INSERT INTO t VALUES(50, 'milk')", []).unwrap();
+    b.sync_blocking().unwrap();
+    // Whatever becomes of the first device: the second one's row stays.
+    let _ = a.sync_blocking();
+    b.sync_blocking().unwrap();
+    for path in [b.path().to_path_buf(), world.restored("app")] {
+        let connection = rusqlite::Connection::open(path).unwrap();
+        let count = "SELECT count(*) FROM t WHERE text = 'milk'";
+        assert_eq!(connection.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+    }
+}
+
+#[test]
+fn a_pull_never_sends_anything() {
+    let world = World::new();
+    let db = world.open("app.db");
+    let connection = fill(&db, 3);
+    assert_eq!(db.pull_blocking().unwrap().action, Action::NothingYet);
+    assert!(matches!(db.info_blocking().unwrap_err(), Error::UnknownDatabase { .. }));
+    db.sync_blocking().unwrap();
+    let other = world.open("other.db");
+    other.sync_blocking().unwrap();
+    insert(&other.connect().unwrap(), 1);
+    other.sync_blocking().unwrap();
+    insert(&connection, 1);
+    let error = db.pull_blocking().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+}

@@ -67,7 +67,13 @@ pub(super) async fn locate(
         }
     };
     tracing::debug!(db = %name, position = %entry.position.place(), exact, known_pages, "located a copy");
-    let answer = LocateAnswer { position: entry.position.into(), txid: entry.txid.0, exact, known_pages };
+    let answer = LocateAnswer {
+        position: entry.position.into(),
+        txid: entry.txid.0,
+        exact,
+        device: format!("{:016x}", entry.node_id),
+        known_pages,
+    };
     let mut response = json(&answer);
     position_headers(&mut response, &entry)?;
     Ok(response)

@@ -117,9 +117,9 @@ impl Run<'_> {
         self.ground_on(snapshot, base, sums, delta, continuous)
     }
 
-    /// The base and what differs from it are known. If the log cannot say that the difference came
-    /// after the base, the server makes sure when the delta is sent; and when it found that an
-    /// older position of its history fits better, it is asked which.
+    /// The base and what differs from it are known. If the log cannot say that
+    /// the difference came after the base, and the change counter not that it came before, the server makes sure when the delta is sent; and
+    /// when an older position of its history fits, and rows are missing, it is asked which.
     fn ground_on(
         &mut self,
         snapshot: &Snapshot<'_>,
@@ -128,13 +128,16 @@ impl Run<'_> {
         delta: Delta,
         continuous: bool,
     ) -> Result<Ground> {
-        if continuous || delta.is_empty() || !self.earlier_state {
-            let unsure = !continuous && !delta.is_empty();
-            if unsure && !self.log_was_recycled(snapshot)? {
-                self.refuse_stranger(&delta, base.position)?;
-            }
-            return Ok(Ground { base: Some(base), sums: Some(sums), delta, unsure });
+        if continuous || delta.is_empty() || self.log_was_recycled(snapshot)? {
+            return Ok(Ground::sure(Some(base), Some(sums), delta));
         }
+        self.refuse_stranger(&delta, base.position)?;
+        // It counts up only: with a smaller one the file is an older copy, whatever was written since.
+        let older = self.meta.change_counter.is_some_and(|known| snapshot.change_counter() < known);
+        if !older && !self.earlier_state {
+            return Ok(Ground { base: Some(base), sums: Some(sums), delta, unsure: true });
+        }
+        self.earlier_state = true;
         let request = LocateRequest {
             page_size: delta.page_size,
             page_count: delta.page_count,
@@ -142,7 +145,13 @@ impl Run<'_> {
             sums: SumsOf::Changed(delta.changed.iter().map(|(page, hash)| (*page, hash.0)).collect()),
         };
         match self.api.locate(&request, Some(base.position))? {
+            // Certainly older, and it does not show how much: the oldest that fits is safe.
             Located::At { position, .. } if position.state == base.position.state => {
+                let all = self.diff(snapshot, None, &Suspects::ALL)?;
+                self.ground_by_content(snapshot, Some(all))
+            }
+            // Pages are as they once were, and so are they when a value is set back.
+            Located::At { position, .. } if !older && self.only_set_back(base.position, position)? => {
                 Ok(Ground::sure(Some(base), Some(sums), delta))
             }
             Located::At { position, txid, exact, .. } => {
@@ -193,8 +202,10 @@ impl Run<'_> {
             && let Some((base, sums)) = self.base_of_sums(all.page_size, TxId(0))?
         {
             let delta = all.against(&sums);
-            self.refuse_stranger(&delta, base.position)?;
-            return Ok(Ground { base: Some(base), sums: Some(sums), delta, unsure: true });
+            // Sums that were left behind prove nothing about a file that has nothing of them.
+            if self.descends_from(&delta, base.position)? {
+                return Ok(Ground { base: Some(base), sums: Some(sums), delta, unsure: true });
+            }
         }
         if let Some(info) = self.api.info()?
             && info.page_size != all.page_size.get()
@@ -205,7 +216,7 @@ impl Run<'_> {
         request.sums = SumsOf::All(all.hashes_by_page());
         match self.api.locate(&request, None)? {
             Located::At { position, txid, exact: true, .. } => self.settle(all, position, txid),
-            Located::At { position, txid, exact: false, known_pages } => {
+            Located::At { position, txid, exact: false, known_pages, .. } => {
                 match self.choose_descent(&all, position, txid, known_pages)? {
                     Some((position, txid)) => self.settle(all, position, txid),
                     None => Err(self.stranger()),

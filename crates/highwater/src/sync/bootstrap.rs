@@ -3,8 +3,12 @@
 //! A file that does not exist is written beside its place and published whole, without SQLite. A
 //! blank database that an application may have open already is filled in one transaction.
 
+use std::path::PathBuf;
+
 use highwater_ltx::PageSize;
-use highwater_pages::{LocalState, NewDatabase, NewPages, PageSums, Replica, StateSum, Suspects, kill_point};
+use highwater_pages::{
+    LocalState, NewDatabase, NewPages, PageSums, Replica, StateSum, Suspects, beside, kill_point,
+};
 
 use super::{Mode, Round, Run};
 use crate::error::{Error, Result};
@@ -22,6 +26,9 @@ impl Run<'_> {
         if mode == Mode::Push {
             return Ok(Round::Done(Action::NothingYet));
         }
+        if self.leftover_log().is_some() {
+            return self.make_blank(mode);
+        }
         for attempt in 1.. {
             let Some(answer) = self.api.snapshot(None)? else { return self.nothing_there(mode) };
             match self.write_new_file(answer) {
@@ -33,12 +40,32 @@ impl Run<'_> {
                 Err(Error::Local(highwater_pages::Error::Io { source, .. }))
                     if source.kind() == std::io::ErrorKind::AlreadyExists =>
                 {
+                    if !self.files.db.exists() {
+                        return Err(Error::Exists { path: self.files.db.clone() });
+                    }
                     // The application made its file meanwhile.
                     return Ok(Round::Again);
                 }
                 other => return other.map(|()| Round::Done(Action::Bootstrapped)),
             }
         }
+        Ok(Round::Again)
+    }
+
+    /// A log without its database: a file that got that name would be given what the log holds.
+    fn leftover_log(&self) -> Option<PathBuf> {
+        ["-wal", "-journal"].into_iter().map(|suffix| beside(&self.files.db, suffix)).find(|log| log.exists())
+    }
+
+    /// Has SQLite make an empty database file, which removes a log that was left behind; the next
+    /// round fills the file.
+    fn make_blank(&self, mode: Mode) -> Result<Round> {
+        if self.api.info()?.is_none() {
+            return self.nothing_there(mode);
+        }
+        let failed = |source| Error::Sqlite { db: self.files.db.clone(), source };
+        let connection = rusqlite::Connection::open(&self.files.db).map_err(failed)?;
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(failed)?;
         Ok(Round::Again)
     }
 

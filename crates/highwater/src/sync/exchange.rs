@@ -3,9 +3,7 @@
 use std::thread::{Scope, ScopedJoinHandle};
 
 use highwater_ltx::{PageCount, PageNo, PageSize, StateHash, TxId};
-use highwater_pages::{
-    LocalState, Mark, PageHash, PageSums, Replica, Snapshot, StateSum, durable, kill_point,
-};
+use highwater_pages::{LocalState, Mark, PageSums, Replica, Snapshot, StateSum, durable, kill_point};
 use highwater_wire::{ErrorBody, ErrorCode, LocateRequest, Outcome, SumsOf};
 use tokio::sync::mpsc;
 
@@ -31,6 +29,7 @@ struct Captured {
     since: Option<Mark>,
     /// Where the next one looks on.
     next: Mark,
+    change_counter: u32,
 }
 
 impl Run<'_> {
@@ -48,7 +47,13 @@ impl Run<'_> {
         // A base that was found by content is not the one that the mark is of.
         let same_base = ground.base.is_some_and(|base| self.meta.base == Some(base));
         let since = since.filter(|_| same_base);
-        let captured = Captured { data_version: snapshot.data_version(), since, next, ground };
+        let captured = Captured {
+            data_version: snapshot.data_version(),
+            change_counter: snapshot.change_counter(),
+            since,
+            next,
+            ground,
+        };
         kill_point("sync.captured");
         if let Some(round) = self.one_way(&captured, mode)? {
             return Ok(round);
@@ -58,24 +63,43 @@ impl Run<'_> {
         match sent {
             Ok(answer) => self.apply(replica, captured, answer),
             Err(Refused::Told(status, body)) => self.refused(&captured.ground, status, *body),
-            Err(Refused::Failed(error)) => Err(error),
+            Err(Refused::Failed(error)) => {
+                self.forget_undelivered(&captured.ground, &error)?;
+                Err(error)
+            }
         }
+    }
+
+    /// A state that certainly never left this machine waits for no answer.
+    fn forget_undelivered(&mut self, ground: &Ground, error: &Error) -> Result<()> {
+        if matches!(error, Error::Offline { .. }) && !self.api.delivered.get() && !ground.delta.is_empty() {
+            self.meta.pending.retain(|state| *state != ground.delta.state);
+            self.meta.note(&self.files.info)?;
+        }
+        Ok(())
     }
 
     /// Push without anything to push, and pull while local changes wait, only need to ask.
     fn one_way(&mut self, captured: &Captured, mode: Mode) -> Result<Option<Round>> {
-        let idle = captured.ground.delta.is_empty();
-        let (Some(base), true) =
-            (captured.ground.base, matches!((mode, idle), (Mode::Push, true) | (Mode::Pull, false)))
-        else {
-            return Ok(None);
-        };
-        let info = self.api.info()?.ok_or_else(|| self.gone(base))?;
-        if mode == Mode::Pull && info.txid != base.txid.0 {
-            // Both changed; the server says what.
-            return Ok(None);
+        let ground = &captured.ground;
+        match (mode, ground.delta.is_empty(), ground.base) {
+            (Mode::Push, true, Some(base)) => {
+                self.api.info()?.ok_or_else(|| self.gone(base))?;
+                Ok(Some(Round::Done(Action::UpToDate)))
+            }
+            (Mode::Pull, false, Some(base)) => {
+                let info = self.api.info()?.ok_or_else(|| self.gone(base))?;
+                if info.txid == base.txid.0 {
+                    return Ok(Some(Round::Done(Action::UpToDate)));
+                }
+                Err(self.conflict_of_pull(base, info.head, ground.delta.changed.len()))
+            }
+            (Mode::Pull, false, None) => match self.api.info()? {
+                None => Ok(Some(Round::Done(Action::NothingYet))),
+                Some(_) => Err(self.stranger()),
+            },
+            _ => Ok(None),
         }
-        Ok(Some(Round::Done(Action::UpToDate)))
     }
 
     /// Sends the delta. The read transaction ends as soon as the body is made.
@@ -190,6 +214,7 @@ impl Run<'_> {
             );
         }
         let next = Some(captured.next);
+        self.meta.change_counter = Some(captured.change_counter);
         let mut sums = match captured.ground {
             Ground { sums: Some(mut sums), delta, .. } => {
                 sums.apply(&delta.changed, base.page_count, base.position);
@@ -217,7 +242,7 @@ impl Run<'_> {
         captured: Captured,
         answer: &mut SyncAnswer,
     ) -> Result<Round> {
-        let Captured { ground, data_version, since, next } = captured;
+        let Captured { ground, data_version, since, next, .. } = captured;
         let Ground { base, sums, delta, .. } = ground;
         let mut progress = |done, total| self.report(Stage::Receiving, done, total);
         let received =
@@ -245,6 +270,19 @@ impl Run<'_> {
             base: sums.as_ref(),
             since: since.as_ref().filter(|_| sums.is_some()),
         };
+        let base = BaseInfo {
+            position: answer.head,
+            txid: answer.txid,
+            page_size: received.header.page_size,
+            page_count: received.header.commit,
+        };
+        // The sums go ahead of the commit: killed right after it, they prove that it happened.
+        let mut after = local;
+        after.apply(&received.pages, base.page_count, base.position);
+        if let Err(error) = after.append(&self.files.sums) {
+            tracing::debug!(%error, "the page sums could not be saved ahead of the commit");
+        }
+        kill_point("pull.sums_ahead");
         if !self.commit(replica, state, &mut received)? {
             return Ok(Round::Again);
         }
@@ -253,12 +291,6 @@ impl Run<'_> {
         self.pushed = Moved { bytes: self.pushed.bytes, ..Moved::default() };
         let pages = received.pages.len() as u64;
         self.pulled = Moved { frames: pages, pages, bytes: answer.body.body.received() };
-        let base = BaseInfo {
-            position: answer.head,
-            txid: answer.txid,
-            page_size: received.header.page_size,
-            page_count: received.header.commit,
-        };
         tracing::debug!(
             generation = base.position.generation.0,
             durable_frame_num = base.position.frame.0,
@@ -266,9 +298,9 @@ impl Run<'_> {
             bytes = self.pulled.bytes,
             "pulled"
         );
-        local.apply(&received.pages, base.page_count, base.position);
-        self.record(base, Some(next), Some(&mut local))?;
-        if let Err(error) = replica.checkpoint_if_large() {
+        self.meta.change_counter = Some(replica.snapshot(None)?.change_counter());
+        self.record(base, Some(next), Some(&mut after))?;
+        if let Err(error) = replica.checkpoint_if_large(next.wal.as_ref()) {
             // Somebody is in the way; the next pull tries again.
             tracing::debug!(%error, "the log was not checkpointed");
         }
@@ -297,6 +329,11 @@ impl Run<'_> {
             if let Some(old) = local.get(PageNo(page)) {
                 sum.remove(old);
             }
+        }
+        let grown = received.pages.iter().filter(|(page, _)| *page > PageNo(local.page_count().0)).count();
+        let expected = count.data_page_count(size).saturating_sub(local.page_count().data_page_count(size));
+        if size != local.page_size() || grown != expected as usize {
+            return None;
         }
         for (page, hash) in &received.pages {
             if let Some(old) = local.get(*page) {
@@ -367,8 +404,10 @@ impl Run<'_> {
         let mut newest: Option<(highwater_ltx::Position, TxId)> = None;
         for state in self.meta.pending.clone() {
             let request = LocateRequest { page_size, page_count, state, sums: SumsOf::Nothing };
-            if let Located::At { position, txid, .. } = self.api.locate(&request, None)?
+            // Another device may have come to the same state by itself.
+            if let Located::At { position, txid, device, .. } = self.api.locate(&request, None)?
                 && txid > newest.map_or(known, |(_, newest)| newest)
+                && device.is_none_or(|device| Some(device) == self.pending_device)
             {
                 newest = Some((position, txid));
             }
@@ -397,8 +436,15 @@ impl Run<'_> {
         let Some((base, mut sums)) = self.base_of_sums(ground.delta.page_size, known)? else {
             return Ok(false);
         };
-        let as_they_say = |(page, hash): &(PageNo, PageHash)| sums.get(*page) == Some(*hash);
-        if !ground.delta.changed.iter().any(as_they_say) && !self.keeps_all_rows(base.position)? {
+        let changed = &ground.delta.changed;
+        let as_they_say = changed.iter().any(|(page, hash)| sums.get(*page) == Some(*hash));
+        // A page that is still as at the older base, but not as they say, proves the opposite: they
+        // were written ahead of a commit that never came.
+        let as_before = ground.sums.as_ref().is_some_and(|before| {
+            let moved = sums.iter().filter(|(page, hash)| before.get(*page) != Some(*hash));
+            moved.into_iter().any(|(page, _)| changed.binary_search_by_key(&page, |(page, _)| *page).is_err())
+        });
+        if as_before || !as_they_say && !self.keeps_all_rows(base.position)? {
             return Ok(false);
         }
         // Without a mark, the server will make sure that the file is no earlier state.

@@ -7,6 +7,7 @@ use highwater_wire::{ConflictDetail, ErrorBody, HeadJson};
 use super::Run;
 use crate::api::Refused;
 use crate::error::Error;
+use crate::metadata::BaseInfo;
 
 /// Tables that a message names before it says how many more there are.
 const NAMED: usize = 5;
@@ -20,6 +21,34 @@ impl Run<'_> {
         Error::Conflict {
             db: self.files.db.clone(),
             summary: summary(&detail),
+            advice: self.advice(),
+            detail: Box::new(detail),
+        }
+    }
+
+    /// The server has news, and this copy has changes that were not to be sent.
+    pub(crate) fn conflict_of_pull(&self, base: BaseInfo, head: HeadJson, changed: usize) -> Error {
+        let detail = ConflictDetail {
+            base: base.position.into(),
+            head,
+            local_pages: u32::try_from(changed).unwrap_or(u32::MAX),
+            remote_pages: 0,
+            both_pages: Vec::new(),
+            local_tables: Vec::new(),
+            remote_tables: Vec::new(),
+            both_tables: Vec::new(),
+            devices: Vec::new(),
+        };
+        let summary = format!(
+            "this device changed {} since {}, and the server is at {}/{}; `highwater sync` names the tables",
+            pages(detail.local_pages),
+            base.position.place(),
+            detail.head.generation,
+            detail.head.frame,
+        );
+        Error::Conflict {
+            db: self.files.db.clone(),
+            summary,
             advice: self.advice(),
             detail: Box::new(detail),
         }
@@ -63,14 +92,18 @@ fn summary(detail: &ConflictDetail) -> String {
         format!("both changed {}", list(&detail.both_tables))
     };
     format!(
-        "this device changed {} ({} pages since {}), the server's copy changed {} ({} pages, now at {}); {both}",
+        "this device changed {} ({} since {}), the server's copy changed {} ({}, now at {}); {both}",
         list(&detail.local_tables),
-        detail.local_pages,
+        pages(detail.local_pages),
         place(&detail.base),
         list(&detail.remote_tables),
-        detail.remote_pages,
+        pages(detail.remote_pages),
         place(&detail.head),
     )
+}
+
+fn pages(count: u32) -> String {
+    if count == 1 { "1 page".to_owned() } else { format!("{count} pages") }
 }
 
 fn list(tables: &[String]) -> String {

@@ -1,26 +1,40 @@
-//! Which of the server's positions a file without metadata descends from, when it has changes of
-//! its own on top.
+//! Which of the server's positions a file descends from, where pages alone cannot tell.
 //!
-//! The server knows between which two positions the unchanged pages of the file fit. Taking the
-//! newest would make everything that the file does not have look deleted; taking the oldest would
-//! make its own history look like another device's. So the rows decide: if the file has every row
-//! of the server's head, nothing can be lost by taking the head as its base. If it shares next to
-//! nothing with the server's position, it is a stranger.
+//! A file without metadata, and with changes of its own on top, fits between two positions of the
+//! server's history. Taking the newest would make everything that the file does not have look
+//! deleted; taking the oldest would make its own history look like another device's. So the rows
+//! decide: the newest is taken if the file has everything that is there, and nothing that somebody
+//! may have deleted before. A file that shares next to nothing with the server is a stranger.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use highwater_ltx::{Position, TxId};
 use highwater_pages::Delta;
-use rusqlite::{Connection, OpenFlags};
 
 use super::Run;
+use super::compare::{Share, compare, new_values};
 use crate::error::{Error, Result};
 use crate::receive::each_page;
 
 /// A file that shares at least so many pages, and half of all, with a position descends from it.
-const MANY_PAGES: u32 = 16;
+const MANY_PAGES: usize = 16;
 /// A server's database of up to so many bytes is fetched for its rows when no page is known.
 const FEW_BYTES: u64 = 1 << 20;
+/// If so many rows are gone at once, and none is left, it is another database.
+const MANY_ROWS: u64 = 8;
+/// How much of a history is asked for the devices that made it.
+const MOST_PUSHES: u32 = 10_000;
+
+/// A copy of one of the server's positions, for as long as it is looked at.
+struct Fetched {
+    folder: tempfile::TempDir,
+}
+
+impl Fetched {
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("server.db")
+    }
+}
 
 impl Run<'_> {
     /// The position to take as the base of a file whose oldest fitting position is `oldest`. None:
@@ -34,17 +48,29 @@ impl Run<'_> {
     ) -> Result<Option<(Position, TxId)>> {
         let Some(info) = self.api.info()? else { return Ok(None) };
         let head = Position::try_from(&info.head).map_err(|error| self.api.bad(error.to_string()))?;
-        let akin = known_pages >= MANY_PAGES && u64::from(known_pages) * 2 >= u64::from(all.page_count.0);
+        let akin = share_most_pages(known_pages as usize, all);
         if head.state == oldest.state && akin {
             return Ok(Some((oldest, oldest_txid)));
         }
-        let share = self.rows_kept(head)?;
-        tracing::debug!(rows = share.rows, kept = share.kept, "compared the rows with the server's head");
-        if share.rows == share.kept {
+        let newest = self.fetch(head)?;
+        let share = self.share_of(&newest)?;
+        if share.is_whole() && self.nothing_was_deleted(oldest, &newest)? {
             return Ok(Some((head, TxId(info.txid))));
         }
-        let related = akin || share.kept * 2 >= share.rows;
-        Ok(related.then_some((oldest, oldest_txid)))
+        Ok((akin || share.is_related()).then_some((oldest, oldest_txid)))
+    }
+
+    /// Whether everything of the older position is still in the newer one, or only one device ever
+    /// pushed: then what a copy has and the server has not was written here, and not deleted there.
+    fn nothing_was_deleted(&self, older: Position, newer: &Fetched) -> Result<bool> {
+        let log = self.api.log(None, MOST_PUSHES)?;
+        let devices: std::collections::BTreeSet<&str> =
+            log.entries.iter().map(|entry| entry.device.as_str()).collect();
+        if !log.more && devices.len() == 1 {
+            return Ok(true);
+        }
+        let older = self.fetch(older)?;
+        self.compared(&newer.path(), &older.path()).map(|share| share.is_whole())
     }
 
     /// The server's head, if the local file has every row of it and it is small: then it can be the
@@ -58,39 +84,72 @@ impl Run<'_> {
         Ok(self.keeps_all_rows(head)?.then_some((head, TxId(info.txid))))
     }
 
-    /// Whether the local file has every row of the server's database at `position`, and there are any.
+    /// Whether the local file has everything of the server's database at `position`, and that is
+    /// something.
     pub(crate) fn keeps_all_rows(&self, position: Position) -> Result<bool> {
-        let share = self.rows_kept(position)?;
-        tracing::debug!(rows = share.rows, kept = share.kept, at = %position.place(), "compared the rows");
-        Ok(share.rows > 0 && share.rows == share.kept)
+        self.share_at(position).map(|share| share.rows > 0 && share.is_whole())
     }
 
-    /// Refuses a file that has no page and no table in common with what it is said to be based on: it
-    /// is another database under the same name. That its log continues would prove otherwise.
+    /// Whether the local file is `base` with some values set back to what they were at `older`, and
+    /// perhaps rows added. No SQL brings a page back to the byte once rows were added to it, so an
+    /// older copy lacks the keys that came since, or has given them to rows of its own.
+    pub(crate) fn only_set_back(&self, base: Position, older: Position) -> Result<bool> {
+        let (base, older) = (self.fetch(base)?, self.fetch(older)?);
+        let failed = |source| Error::Sqlite { db: self.files.db.clone(), source };
+        let share = self.share_of(&base)?;
+        Ok(share.schema
+            && share.keys == share.rows
+            && new_values(&self.files.db, &base.path(), &older.path()).map_err(failed)? == 0)
+    }
+
+    /// Whether a file that differs by `delta` from `base` has so much in common with it that it
+    /// descends from it.
+    pub(crate) fn descends_from(&self, delta: &Delta, base: Position) -> Result<bool> {
+        let pages = delta.page_count.data_page_count(delta.page_size) as usize;
+        let known = pages.saturating_sub(delta.changed.len());
+        if share_most_pages(known, delta) {
+            return Ok(true);
+        }
+        self.share_at(base).map(|share| share.is_related())
+    }
+
+    /// Refuses a file that has no page, and no table or no row, in common with what it is said to be
+    /// based on: it is another database under the same name. That its log continues would prove
+    /// otherwise.
     pub(crate) fn refuse_stranger(&self, delta: &Delta, base: Position) -> Result<()> {
         let pages = delta.page_count.data_page_count(delta.page_size) as usize;
         if delta.changed.len() < pages {
             return Ok(());
         }
-        match self.rows_kept(base) {
+        match self.share_at(base) {
             Ok(share) if share.tables > 0 && share.common_tables == 0 => Err(self.stranger()),
+            Ok(share) if share.rows >= MANY_ROWS && share.kept == 0 => Err(self.stranger()),
             // The sync request itself will say what is wrong.
             Ok(_) | Err(Error::UnknownDatabase { .. } | Error::UnknownPosition { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Fetches the server's database at `position` and counts how many of its rows the local file
-    /// has too.
-    fn rows_kept(&self, position: Position) -> Result<Share> {
-        let temp = tempfile::Builder::new().prefix(".highwater-compare-").tempdir_in(self.files.folder());
-        let failed = |source| Error::Io {
-            what: "making a temporary folder in",
-            path: self.files.folder().to_path_buf(),
-            source,
-        };
-        let temp = temp.map_err(failed)?;
-        let copy = temp.path().join("server.db");
+    /// How much of the server's database at `position` the local file has.
+    fn share_at(&self, position: Position) -> Result<Share> {
+        let share = self.share_of(&self.fetch(position)?)?;
+        tracing::debug!(?share, at = %position.place(), "compared the rows");
+        Ok(share)
+    }
+
+    fn share_of(&self, theirs: &Fetched) -> Result<Share> {
+        self.compared(&self.files.db, &theirs.path())
+    }
+
+    fn compared(&self, ours: &Path, theirs: &Path) -> Result<Share> {
+        compare(ours, theirs).map_err(|source| Error::Sqlite { db: self.files.db.clone(), source })
+    }
+
+    /// Fetches the server's database at `position`.
+    fn fetch(&self, position: Position) -> Result<Fetched> {
+        let failed =
+            |source| Error::Io { what: "making a temporary folder in", path: std::env::temp_dir(), source };
+        let fetched = Fetched { folder: tempfile::tempdir().map_err(failed)? };
         let query = format!("at={}", position.place());
         let mut answer = self
             .api
@@ -100,7 +159,9 @@ impl Run<'_> {
         let header = each_page(self.api.plain_body(&mut answer), |header, page, data, _| {
             let target = match &mut file {
                 Some(target) => target,
-                empty => empty.insert(highwater_pages::NewDatabase::create(&copy, header.page_size)?),
+                empty => {
+                    empty.insert(highwater_pages::NewDatabase::create(&fetched.path(), header.page_size)?)
+                }
             };
             Ok(target.write(page, data)?)
         });
@@ -108,69 +169,11 @@ impl Run<'_> {
         if let Some(file) = file {
             file.publish(header.commit)?;
         }
-        compare(&self.files.db, &copy).map_err(|source| Error::Sqlite { db: self.files.db.clone(), source })
+        Ok(fetched)
     }
 }
 
-/// How many rows and tables there are, and how many of them are in the other file too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Share {
-    rows: u64,
-    kept: u64,
-    tables: u64,
-    /// By name.
-    common_tables: u64,
-}
-
-/// Counts the rows of every table of `theirs`, and those that `ours` has under the same table
-/// name with the same values.
-fn compare(ours: &Path, theirs: &Path) -> rusqlite::Result<Share> {
-    let conn = Connection::open_with_flags(theirs, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
-    conn.execute("ATTACH ?1 AS ours", [ours.to_string_lossy()])?;
-    let tables: Vec<String> = conn
-        .prepare(
-            "SELECT name FROM main.sqlite_schema WHERE type='table' AND sql NOT LIKE 'CREATE VIRTUAL%' \
-             AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
-        )?
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    let mut share = Share::default();
-    for table in tables {
-        let name = table.replace('"', "\"\"");
-        let count = |sql: String| conn.query_row(&sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
-        let rows = count(format!("SELECT count(*) FROM main.\"{name}\""))?;
-        // A table that ours lacks, or has with other columns, keeps none.
-        let missing = count(format!(
-            "SELECT count(*) FROM (SELECT * FROM main.\"{name}\" EXCEPT SELECT * FROM ours.\"{name}\")"
-        ));
-        let exists = "SELECT count(*) FROM ours.sqlite_schema WHERE type='table' AND name=?1";
-        share.common_tables += conn.query_row(exists, [&table], |row| row.get::<_, i64>(0))?.unsigned_abs();
-        share.tables += 1;
-        share.rows += rows;
-        share.kept += rows.saturating_sub(missing.unwrap_or(rows));
-    }
-    Ok(share)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn database(path: &Path, sql: &str) {
-        Connection::open(path).unwrap().execute_batch(sql).unwrap();
-    }
-
-    #[test]
-    fn rows_are_counted_by_content_and_table() {
-        let folder = tempfile::tempdir().unwrap();
-        let (ours, theirs) = (folder.path().join("a b.db"), folder.path().join("ä.db"));
-        database(
-            &theirs,
-            "CREATE TABLE t(x); CREATE TABLE \"q\"\"q\"(y); INSERT INTO t VALUES(1),(2),(3); INSERT INTO \"q\"\"q\" VALUES(9)",
-        );
-        database(&ours, "CREATE TABLE t(x); INSERT INTO t VALUES(2),(3),(4)");
-        assert_eq!(compare(&ours, &theirs).unwrap(), Share { rows: 4, kept: 2, tables: 2, common_tables: 1 });
-    }
+/// Whether so many known pages are enough to say that a file descends from a position.
+fn share_most_pages(known: usize, of: &Delta) -> bool {
+    known >= MANY_PAGES && known * 2 >= of.page_count.0 as usize
 }

@@ -15,6 +15,7 @@
 
 mod base;
 mod bootstrap;
+mod compare;
 mod exchange;
 mod explain;
 mod lineage;
@@ -36,6 +37,8 @@ use crate::metadata::{Loaded, Metadata};
 use crate::outcome::{Action, Moved, Progress, Stage, SyncOutcome};
 use crate::transport::Transport;
 
+/// Longer than anybody waits; clocks cannot count to the largest durations.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How often a sync starts over because the local file changed under it, before it reports that the
 /// application never paused.
 const ROUNDS: u32 = 12;
@@ -69,6 +72,8 @@ pub(crate) struct Run<'a> {
     pub(crate) earlier_state: bool,
     /// Whether the states whose answers are missing were asked about.
     pub(crate) pending_checked: bool,
+    /// First half of the id of the device that sent the states whose answers are missing.
+    pub(crate) pending_device: Option<u64>,
     /// What the metadata file holds, where that is known.
     pub(crate) saved: Option<Metadata>,
     /// The caches were found wrong once already; from here on only content counts.
@@ -105,7 +110,8 @@ pub(crate) fn run(
             tracing::debug!(%error, "looking for left-over temporary files failed");
         }
     }
-    let (mut meta, at_home) = load_metadata(files, options)?;
+    let (mut meta, at_home, sender) = load_metadata(files, options)?;
+    let pending_device = sender.map(highwater_ltx::DeviceId::node_id);
     let saved = at_home.then(|| meta.clone());
     let remote = choose_remote(&mut meta, at_home, files, options)?;
     if options.forget {
@@ -128,8 +134,9 @@ pub(crate) fn run(
         remote: &remote,
         token: options.token.as_deref(),
         device: meta.device,
-        deadline: began + options.timeout,
+        deadline: began + options.timeout.min(LONGEST_TIMEOUT),
         requests: Cell::new(0),
+        delivered: Cell::new(false),
     };
     let mut run = Run {
         options,
@@ -141,6 +148,7 @@ pub(crate) fn run(
         fresh,
         earlier_state: false,
         pending_checked: false,
+        pending_device,
         saved,
         healing: false,
         pushed: Moved::default(),
@@ -203,30 +211,34 @@ impl Run<'_> {
     }
 }
 
-/// Reads the metadata file, and whether it describes this very database file.
-fn load_metadata(files: &Files, options: &Options) -> Result<(Metadata, bool)> {
+/// Reads the metadata file, whether it describes this very database file, and which device wrote it.
+fn load_metadata(
+    files: &Files,
+    options: &Options,
+) -> Result<(Metadata, bool, Option<highwater_ltx::DeviceId>)> {
     let info = files.info.display();
     match Metadata::load(&files.info)? {
         Loaded::Valid(mut meta) => {
+            let sender = meta.device;
             let at_home = meta.home.as_deref() == Some(home::of(&files.db).as_str());
             if !at_home && files.db.exists() {
                 tracing::debug!(%info, "this file was moved or copied here; it goes on as a device of its own");
                 meta.device = options.device;
             }
-            Ok((*meta, at_home))
+            Ok((*meta, at_home, sender))
         }
         Loaded::Missing => {
             tracing::debug!(%info, "no metadata file found");
-            Ok((Metadata::default(), false))
+            Ok((Metadata::default(), false, None))
         }
         Loaded::Legacy(place) => {
             tracing::info!(%info, generation = place.generation.0, durable_frame_num = place.frame.0,
                 "a metadata file of libSQL is taken over; what the server has is found by content");
-            Ok((Metadata::default(), false))
+            Ok((Metadata::default(), false, None))
         }
         Loaded::Damaged(reason) => {
             tracing::warn!(%info, %reason, "the metadata file cannot be used and is made anew; nothing is lost");
-            Ok((Metadata::default(), false))
+            Ok((Metadata::default(), false, None))
         }
     }
 }
@@ -239,7 +251,8 @@ fn choose_remote(meta: &mut Metadata, at_home: bool, files: &Files, options: &Op
     };
     match &meta.remote {
         Some(recorded) if recorded != given.as_str() => {
-            if at_home && !options.switch_remote {
+            // A URL that no sync ever reached may have been a slip.
+            if at_home && meta.base.is_some() && !options.switch_remote {
                 return Err(Error::OtherRemote {
                     db: files.db.clone(),
                     recorded: recorded.clone(),

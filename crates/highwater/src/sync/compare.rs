@@ -1,0 +1,223 @@
+//! How much of one database another one has, by rows.
+
+use std::path::Path;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+/// What there is in one database, and how much of it is in the other too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Share {
+    /// Rows of all tables.
+    pub(super) rows: u64,
+    /// Of those, the ones that the other has with the same values, counted as often as they occur.
+    pub(super) kept: u64,
+    /// Of those, the ones whose key the other has, whatever the values.
+    pub(super) keys: u64,
+    /// Tables.
+    pub(super) tables: u64,
+    /// Of those, the ones that the other has by name.
+    pub(super) common_tables: u64,
+    /// Whether the other has every object of the schema as it is, and the same user version and
+    /// application id.
+    pub(super) schema: bool,
+}
+
+impl Share {
+    /// Whether nothing is missing.
+    pub(super) fn is_whole(&self) -> bool {
+        self.schema && self.kept == self.rows
+    }
+
+    /// Whether at least half is there.
+    pub(super) fn is_related(&self) -> bool {
+        self.common_tables > 0 && self.kept * 2 >= self.rows
+    }
+}
+
+/// Counts what `theirs` has, and how much of it `ours` has too.
+pub(super) fn compare(ours: &Path, theirs: &Path) -> rusqlite::Result<Share> {
+    let conn = open(theirs)?;
+    let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
+    let mut share = Share::default();
+    // A database of another text encoding cannot be attached, nor be the same.
+    let attached = conn.execute("ATTACH ?1 AS ours", [ours.to_string_lossy()]).is_ok();
+    let tables = tables(&conn)?;
+    for table in &tables {
+        let name = quoted(table);
+        let rows = number(&format!("SELECT count(*) FROM main.{name}"))?;
+        share.rows += rows;
+        share.tables += 1;
+        if !attached {
+            continue;
+        }
+        let exists = "SELECT count(*) FROM ours.sqlite_schema WHERE type='table' AND name=?1";
+        share.common_tables += conn.query_row(exists, [table], |row| row.get::<_, i64>(0))?.unsigned_abs();
+        // A table that ours lacks, or has with other columns, keeps none.
+        let missing = columns(&conn, table).and_then(|columns| number(&missing_rows(&name, &columns)));
+        share.kept += rows.saturating_sub(missing.unwrap_or(rows));
+        let missing = number(&missing_keys(&name, "rowid")).or_else(|_| {
+            let key = key(&conn, table)?;
+            number(&missing_keys(&name, &key))
+        });
+        share.keys += rows.saturating_sub(missing.unwrap_or(rows));
+    }
+    share.schema = attached && same_schema(&conn)?;
+    Ok(share)
+}
+
+/// How many rows of `ours` have a key that `base` has too, and values that neither `base` nor `older`
+/// has under it.
+pub(super) fn new_values(ours: &Path, base: &Path, older: &Path) -> rusqlite::Result<u64> {
+    let conn = open(base)?;
+    conn.execute("ATTACH ?1 AS ours", [ours.to_string_lossy()])?;
+    conn.execute("ATTACH ?1 AS older", [older.to_string_lossy()])?;
+    let count = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
+    let mut found = 0;
+    for table in tables(&conn)? {
+        let (name, columns) = (quoted(&table), columns(&conn, &table)?);
+        let is_known = |key: &str, columns: &str| {
+            let rows = |schema: &str| format!("SELECT {columns} FROM {schema}.{name}");
+            let of_base = format!("({key}) IN (SELECT {key} FROM main.{name})");
+            let (ours, main) = (rows("ours"), rows("main"));
+            let changed = format!("{ours} WHERE {of_base} EXCEPT {main}");
+            // A table that is younger than the older position is compared with the base alone.
+            count(&format!("SELECT count(*) FROM ({changed} EXCEPT {})", rows("older")))
+                .or_else(|_| count(&format!("SELECT count(*) FROM ({changed})")))
+        };
+        found += is_known("rowid", &format!("rowid, {columns}"))
+            .or_else(|_| is_known(&key(&conn, &table)?, &columns))?;
+    }
+    Ok(found)
+}
+
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    Ok(conn)
+}
+
+/// The names of main's ordinary tables, those of virtual tables' contents included.
+fn tables(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    conn.prepare(
+        "SELECT name FROM main.sqlite_schema WHERE type='table' AND sql NOT LIKE 'CREATE VIRTUAL%' \
+         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+    )?
+    .query_map([], |row| row.get(0))?
+    .collect()
+}
+
+/// Every object of main's schema is in ours, and so are the numbers that applications set.
+fn same_schema(conn: &Connection) -> rusqlite::Result<bool> {
+    let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let lost = number(
+        "SELECT count(*) FROM (SELECT type, name, tbl_name, sql FROM main.sqlite_schema \
+         EXCEPT SELECT type, name, tbl_name, sql FROM ours.sqlite_schema)",
+    )?;
+    let same = |pragma: &str| {
+        let (theirs, ours) = (format!("PRAGMA main.{pragma}"), format!("PRAGMA ours.{pragma}"));
+        Ok::<_, rusqlite::Error>(number(&theirs)? == number(&ours)?)
+    };
+    Ok(lost == 0 && same("user_version")? && same("application_id")?)
+}
+
+/// Rows of main's table that ours has not, counting equal rows as often as they occur.
+fn missing_rows(table: &str, columns: &str) -> String {
+    let numbered = |schema: &str| {
+        format!("SELECT {columns}, row_number() OVER (PARTITION BY {columns}) FROM {schema}.{table}")
+    };
+    format!("SELECT count(*) FROM ({} EXCEPT {})", numbered("main"), numbered("ours"))
+}
+
+fn missing_keys(table: &str, key: &str) -> String {
+    format!("SELECT count(*) FROM (SELECT {key} FROM main.{table} EXCEPT SELECT {key} FROM ours.{table})")
+}
+
+/// The stored columns of a table, as a list for SQL.
+fn columns(conn: &Connection, table: &str) -> rusqlite::Result<String> {
+    list(conn, "SELECT name FROM pragma_table_info(?1, 'main') ORDER BY cid", table)
+}
+
+/// The primary key of a table, as a list for SQL.
+fn key(conn: &Connection, table: &str) -> rusqlite::Result<String> {
+    list(conn, "SELECT name FROM pragma_table_info(?1, 'main') WHERE pk ORDER BY pk", table)
+}
+
+fn list(conn: &Connection, sql: &str, table: &str) -> rusqlite::Result<String> {
+    let names: Vec<String> = conn
+        .prepare(sql)?
+        .query_map([table], |row| row.get::<_, String>(0))?
+        .map(|name| name.map(|name| quoted(&name)))
+        .collect::<Result<_, _>>()?;
+    Ok(names.join(", "))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(theirs: &str, ours: &str) -> Share {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = (folder.path().join("a b.db"), folder.path().join("ä.db"));
+        Connection::open(&paths.0).unwrap().execute_batch(ours).unwrap();
+        Connection::open(&paths.1).unwrap().execute_batch(theirs).unwrap();
+        compare(&paths.0, &paths.1).unwrap()
+    }
+
+    #[test]
+    fn rows_are_counted_by_content_and_table() {
+        let found = share(
+            "CREATE TABLE t(x); CREATE TABLE \"q\"\"q\"(y); \
+             INSERT INTO t VALUES(1),(2),(3); INSERT INTO \"q\"\"q\" VALUES(9)",
+            "CREATE TABLE t(x); INSERT INTO t VALUES(2),(3),(4)",
+        );
+        assert_eq!(found, Share { rows: 4, kept: 2, keys: 3, tables: 2, common_tables: 1, schema: false });
+        assert!(!found.is_whole() && found.is_related());
+    }
+
+    #[test]
+    fn a_lost_duplicate_view_or_empty_table_is_missed() {
+        let table = "CREATE TABLE t(x); INSERT INTO t VALUES(1),(1)";
+        assert!(share(table, table).is_whole());
+        assert!(!share(table, "CREATE TABLE t(x); INSERT INTO t VALUES(1),(2)").is_whole());
+        for more in ["CREATE VIEW v AS SELECT 1", "CREATE TABLE empty(x)", "PRAGMA user_version=3"] {
+            assert!(!share(&format!("{table}; {more}"), table).is_whole(), "{more}");
+        }
+        assert!(share(table, &format!("{table}; CREATE TABLE mine(x); INSERT INTO t VALUES(5)")).is_whole());
+    }
+
+    #[test]
+    fn a_value_that_was_set_back_is_not_new_and_one_under_a_taken_key_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let table =
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE w(k PRIMARY KEY, v) WITHOUT ROWID";
+        let make = |name: &str, rows: &str| {
+            let sql = format!("{table}; INSERT INTO w VALUES('a', 1); INSERT INTO t VALUES {rows}");
+            Connection::open(path(name)).unwrap().execute_batch(&sql).unwrap();
+        };
+        make("older", "(1, 'old'), (2, 'same')");
+        make("base", "(1, 'new'), (2, 'same'), (3, 'theirs')");
+        make("back", "(1, 'old'), (2, 'same'), (3, 'theirs'), (4, 'mine')");
+        make("restored", "(1, 'old'), (2, 'same'), (3, 'mine')");
+        assert_eq!(new_values(&path("back"), &path("base"), &path("older")).unwrap(), 0);
+        assert_eq!(new_values(&path("restored"), &path("base"), &path("older")).unwrap(), 1);
+    }
+
+    #[test]
+    fn keys_are_those_of_the_table() {
+        let table = "CREATE TABLE w(a TEXT, b, c, PRIMARY KEY(b, a)) WITHOUT ROWID";
+        let found = share(
+            &format!("{table}; INSERT INTO w VALUES('x',1,1),('y',1,1)"),
+            &format!("{table}; INSERT INTO w VALUES('x',1,2)"),
+        );
+        assert_eq!((found.rows, found.kept, found.keys), (2, 0, 1));
+        let other = share("CREATE TABLE t(x)", "PRAGMA encoding='UTF-16le'; CREATE TABLE t(x)");
+        assert!(!other.schema && other.common_tables == 0);
+    }
+}
