@@ -31,7 +31,12 @@ impl Run<'_> {
         self.meta.pending.clear();
         self.meta.home = Some(home::of(&self.files.db));
         if self.saved.as_ref() != Some(&self.meta) {
-            self.meta.note(&self.files.info)?;
+            // A pull leaves no other trace of where it led to.
+            if self.pulled.pages > 0 {
+                self.meta.save(&self.files.info)?;
+            } else {
+                self.meta.note(&self.files.info)?;
+            }
             self.saved = Some(self.meta.clone());
         }
         kill_point("record.done");
