@@ -1,17 +1,19 @@
 //! From a delta to the body of a push.
 //!
 //! Small bodies are made whole in memory: pages as LZ4 literals, and zstd over all of them, which
-//! compresses far better than page by page. Large ones are produced while they are sent, so that
-//! memory does not grow with the database; whether zstd pays is then tried on a sample first,
-//! because it is slower than a fast network.
+//! compresses far better than page by page. Large ones are produced while they are sent ([`chunks`]),
+//! so that memory does not grow with the database; whether zstd pays is then tried on a sample first.
+//!
+//! [`chunks`]: crate::chunks
 
 use std::io::{self, Write};
 
 use bytes::Bytes;
 use highwater_ltx::{DeviceId, Encoder, FrameNo, Generation, Header, PageEncoding, PageNo, TxId};
-use highwater_pages::{Delta, Snapshot, kill_point};
+use highwater_pages::{Delta, Snapshot};
 use tokio::sync::mpsc;
 
+use crate::chunks::ChunkSender;
 use crate::error::{Error, Result};
 
 /// Bodies with up to this many bytes of pages are made whole in memory.
@@ -24,8 +26,6 @@ const FAST_LEVEL: i32 = 1;
 const SAMPLE_PAGES: usize = 64;
 /// A body that compresses to more than this share (in percent) is sent as it is.
 const WORTHWHILE_PERCENT: usize = 85;
-/// The size of the chunks in which a large body crosses to the network.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// How a body will be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,17 +91,17 @@ pub(crate) fn stream(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<u64> {
     let total = delta.changed.len() as u64 * u64::from(delta.page_size.get());
-    let mut sender =
-        ChunkSender { chunks, current: Vec::with_capacity(CHUNK_BYTES), sent: 0, total, progress };
-    match encode(delta, snapshot, header, plan, &mut sender) {
-        Ok(()) => {
+    let mut report = |done: u64| progress(done.min(total), total);
+    let mut sender = ChunkSender::new(chunks, plan.zstd, &mut report).map_err(|error| stopped(&error))?;
+    match write_pages(delta, snapshot, header, PageEncoding::Literal, &mut sender) {
+        Ok(_) => {
             // Nobody receiving any more is not this side's failure either.
             let _ = sender.send();
         }
         Err(Error::Stopped) => {}
         Err(error) => return Err(error),
     }
-    Ok(sender.sent)
+    Ok(sender.sent())
 }
 
 fn encode(
@@ -155,38 +155,4 @@ fn refused(error: highwater_ltx::Error) -> Error {
 fn stopped(error: &io::Error) -> Error {
     tracing::debug!(%error, "compressing a push ended early");
     Error::Stopped
-}
-
-/// Gathers what is written into chunks and sends each as soon as it is full.
-struct ChunkSender<'a> {
-    chunks: mpsc::Sender<Bytes>,
-    current: Vec<u8>,
-    sent: u64,
-    total: u64,
-    progress: &'a mut dyn FnMut(u64, u64),
-}
-
-impl ChunkSender<'_> {
-    fn send(&mut self) -> io::Result<()> {
-        let full = std::mem::replace(&mut self.current, Vec::with_capacity(CHUNK_BYTES));
-        self.sent += full.len() as u64;
-        (self.progress)(self.sent.min(self.total), self.total);
-        let sent = self.chunks.blocking_send(Bytes::from(full)).map_err(|_| io::ErrorKind::BrokenPipe.into());
-        kill_point("push.chunk_sent");
-        sent
-    }
-}
-
-impl Write for ChunkSender<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.current.extend_from_slice(bytes);
-        if self.current.len() >= CHUNK_BYTES {
-            self.send()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

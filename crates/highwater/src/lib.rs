@@ -47,6 +47,7 @@
 
 mod api;
 mod builder;
+mod chunks;
 mod database;
 mod device;
 mod encode;
