@@ -134,6 +134,7 @@ impl Run<'_> {
         self.refuse_stranger(&delta, base.position)?;
         // It counts up only: with a smaller one the file is an older copy, whatever was written since.
         let older = self.meta.change_counter.is_some_and(|known| snapshot.change_counter() < known);
+        let counted_on = self.meta.change_counter.is_some_and(|known| snapshot.change_counter() > known);
         if !older && !self.earlier_state {
             return Ok(Ground { base: Some(base), sums: Some(sums), delta, unsure: true });
         }
@@ -152,6 +153,12 @@ impl Run<'_> {
             }
             // Pages are as they once were, and so are they when a value is set back.
             Located::At { position, .. } if !older && self.only_set_back(base.position, position)? => {
+                Ok(Ground::sure(Some(base), Some(sums), delta))
+            }
+            // So are they when the file shrinks to what it was.
+            Located::At { position, .. }
+                if counted_on && self.keeps_newer_rows(base.position, position)? =>
+            {
                 Ok(Ground::sure(Some(base), Some(sums), delta))
             }
             Located::At { position, txid, exact, .. } => {

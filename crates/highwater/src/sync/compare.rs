@@ -91,6 +91,26 @@ pub(super) fn new_values(ours: &Path, base: &Path, older: &Path) -> rusqlite::Re
     Ok(found)
 }
 
+/// How many rows of `base` that `older` has not, by key and values, are in `ours`.
+pub(super) fn newer_rows_kept(ours: &Path, base: &Path, older: &Path) -> rusqlite::Result<u64> {
+    let conn = open(base)?;
+    conn.execute("ATTACH ?1 AS ours", [ours.to_string_lossy()])?;
+    conn.execute("ATTACH ?1 AS older", [older.to_string_lossy()])?;
+    let mut found = 0;
+    for table in tables(&conn)? {
+        let (name, columns) = (quoted(&table), columns(&conn, &table)?);
+        let count = |columns: &str| {
+            let rows = |schema: &str| format!("SELECT {columns} FROM {schema}.{name}");
+            let (main, older, ours) = (rows("main"), rows("older"), rows("ours"));
+            let sql = format!("SELECT count(*) FROM ({main} EXCEPT {older} INTERSECT {ours})");
+            conn.query_row(&sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+        };
+        // A table that one of them lacks proves nothing.
+        found += count(&format!("rowid, {columns}")).or_else(|_| count(&columns)).unwrap_or(0);
+    }
+    Ok(found)
+}
+
 fn open(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -207,6 +227,8 @@ mod tests {
         make("restored", "(1, 'old'), (2, 'same'), (3, 'mine')");
         assert_eq!(new_values(&path("back"), &path("base"), &path("older")).unwrap(), 0);
         assert_eq!(new_values(&path("restored"), &path("base"), &path("older")).unwrap(), 1);
+        assert_eq!(newer_rows_kept(&path("back"), &path("base"), &path("older")).unwrap(), 1);
+        assert_eq!(newer_rows_kept(&path("restored"), &path("base"), &path("older")).unwrap(), 0);
     }
 
     #[test]

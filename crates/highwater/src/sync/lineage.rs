@@ -12,7 +12,7 @@ use highwater_ltx::{Position, TxId};
 use highwater_pages::Delta;
 
 use super::Run;
-use super::compare::{Share, compare, new_values};
+use super::compare::{Share, compare, new_values, newer_rows_kept};
 use crate::error::{Error, Result};
 use crate::receive::each_page;
 
@@ -100,6 +100,17 @@ impl Run<'_> {
         Ok(share.schema
             && share.keys == share.rows
             && new_values(&self.files.db, &base.path(), &older.path()).map_err(failed)? == 0)
+    }
+
+    /// Whether the local file has rows that came between `older` and `base`. An older copy could have
+    /// made equal ones anew; it would hardly have changed its size and back meanwhile, which the
+    /// change counter tells.
+    pub(crate) fn keeps_newer_rows(&self, base: Position, older: Position) -> Result<bool> {
+        let (base, older) = (self.fetch(base)?, self.fetch(older)?);
+        let failed = |source| Error::Sqlite { db: self.files.db.clone(), source };
+        let kept = newer_rows_kept(&self.files.db, &base.path(), &older.path()).map_err(failed)?;
+        tracing::debug!(kept, "counted the rows that came since the earlier state");
+        Ok(kept > 0)
     }
 
     /// Whether a file that differs by `delta` from `base` has so much in common with it that it
