@@ -233,13 +233,16 @@ fn the_server_only_ever_has_committed_states_and_in_the_end_the_last() {
             let _stop = Stop(&stage.done);
             work()
         };
-        let none = |()| 0;
+        let stay = |work: &dyn Fn()| {
+            let _stop = Stop(&stage.done);
+            work();
+        };
         let (stage, first, second) = (&stage, &first, &second);
         let pusher = scope.spawn(move || act(&|| stage.pusher(first)));
         let puller = scope.spawn(move || act(&|| stage.puller(second)));
-        scope.spawn(move || act(&|| none(stage.reader(second.path()))));
-        scope.spawn(move || act(&|| none(stage.writer(seed + 2))));
-        scope.spawn(move || act(&|| none(stage.switcher())));
+        scope.spawn(move || stay(&|| stage.reader(second.path())));
+        scope.spawn(move || stay(&|| stage.writer(seed + 2)));
+        scope.spawn(move || stay(&|| stage.switcher()));
         let end = Instant::now() + Duration::from_secs(u64::from(common::rounds(12)));
         while stage.on() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(20));
