@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     write_an_entry(&db)?;
     match db.sync_blocking() {
         Ok(outcome) => {
-            println!("Synced: {} frames sent, {} received.", outcome.pushed.frames, outcome.pulled.frames);
+            println!("Synced: {} frame(s) sent, {} received.", outcome.pushed.frames, outcome.pulled.frames);
         }
         // Offline is a state, not a failure: the entry is safe, and the next run sends it.
         Err(offline @ Error::Offline { .. }) => println!("Not synced: {offline}."),
