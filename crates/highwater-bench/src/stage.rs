@@ -98,18 +98,14 @@ impl Stage {
         Ok((large, client, url))
     }
 
-    /// Bytes of the server's files of a database.
-    pub(crate) fn stored(&self, name: &str) -> Result<u64> {
-        size_of(&self.path("store").join(name))
-    }
-
     /// Removes a database from the disk of the server, which does not need it any more.
     pub(crate) fn forget(&self, name: &str) {
         let _ = std::fs::remove_dir_all(self.path("store").join(name));
     }
 }
 
-fn size_of(path: &Path) -> Result<u64> {
+/// Bytes of all files in a folder.
+pub(crate) fn size_of(path: &Path) -> Result<u64> {
     if !path.is_dir() {
         return Ok(path.metadata().map_or(0, |file| file.len()));
     }

@@ -7,7 +7,8 @@ use crate::baseline;
 use crate::client::Client;
 use crate::measure::median;
 use crate::report::{Line, Target, Unit};
-use crate::stage::Stage;
+use crate::server::Server;
+use crate::stage::{Stage, size_of};
 
 /// What memory each process may take, in bytes: now, and in the end.
 const MEMORY: f64 = 128.0 * 1024.0 * 1024.0;
@@ -30,13 +31,16 @@ pub(crate) fn run(stage: &mut Stage) -> Result<Vec<Line>> {
     for _ in 0..stage.times(5) {
         let large = stage.large()?;
         bytes = large.bytes;
-        let name = stage.fresh();
+        // A server of its own, which has no other database in memory.
+        let store = stage.path("large-store");
+        let mut server = Server::start(&store)?;
         copies.push(baseline::copy(&large.path, &stage.path("copy"))?);
-        one(stage, &mut push, &large.path, &name)?;
+        one(&mut server, &mut push, &large.path)?;
         copies.push(baseline::copy(&large.path, &stage.path("copy"))?);
         let second = stage.path("second.db");
-        one(stage, &mut copy, &second, &name)?;
-        stored = stage.stored(&name)?;
+        one(&mut server, &mut copy, &second)?;
+        drop(server);
+        stored = size_of(&store)?;
         beside = 0;
         for suffix in ["-info", "-sums", "-lock", "-wal", "-shm"] {
             let path = stage.path(&format!("second.db{suffix}"));
@@ -44,7 +48,7 @@ pub(crate) fn run(stage: &mut Stage) -> Result<Vec<Line>> {
             let _ = std::fs::remove_file(path);
         }
         std::fs::remove_file(second)?;
-        stage.forget(&name);
+        std::fs::remove_dir_all(store)?;
     }
     let floor = median(&copies);
     let size = bytes as f64;
@@ -60,11 +64,11 @@ pub(crate) fn run(stage: &mut Stage) -> Result<Vec<Line>> {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "counts far below 2^53")]
-fn one(stage: &mut Stage, half: &mut Half, path: &std::path::Path, name: &str) -> Result<()> {
-    let before = stage.server.usage()?;
+fn one(server: &mut Server, half: &mut Half, path: &std::path::Path) -> Result<()> {
+    let before = server.usage()?;
     let mut client = Client::start()?;
-    let synced = client.sync(path, &stage.url(name))?;
-    let (here, there) = (client.usage()?, stage.server.usage()?);
+    let synced = client.sync(path, &format!("http://{}/large", server.address))?;
+    let (here, there) = (client.usage()?, server.usage()?);
     half.times.push(synced.ms);
     half.requests.push(f64::from(synced.requests));
     half.bytes.push((synced.up + synced.down) as f64);

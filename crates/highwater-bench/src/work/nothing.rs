@@ -44,7 +44,6 @@ pub(crate) fn run(stage: &mut Stage) -> Result<Vec<Line>> {
     let mut fresh = crate::client::Client::start()?;
     let cold = fresh.sync(&large.path, &url)?;
     let memory = fresh.usage()?.peak;
-    let server = stage.server.usage()?.peak;
     let excess: Vec<f64> = times.iter().map(|time| time - trip).collect();
     Ok(vec![
         Line::of("W5", "sync of 1 GB with nothing to do", Unit::Milliseconds, &times)
@@ -61,6 +60,5 @@ pub(crate) fn run(stage: &mut Stage) -> Result<Vec<Line>> {
             .must(Target::AtMost(999.0)),
         Line::new("W5", "first sync of a new process", Unit::Milliseconds, cold.ms),
         Line::new("W5", "most memory of that client", Unit::Bytes, memory as f64),
-        Line::new("W5", "most memory of the server", Unit::Bytes, server as f64),
     ])
 }

@@ -79,6 +79,8 @@ pub(crate) fn near(stage: &mut Stage) -> Result<Vec<Line>> {
         line("sync after 1,000 one-row commits", Unit::Milliseconds, |r| r.push.ms)
             .against("the commits", median(|r| r.commits))
             .must(Target::AtMost(10.0)),
+        line("the same, against one of the commits", Unit::Milliseconds, |r| r.push.ms)
+            .against("one commit", median(|r| r.commits) / COMMITS as f64),
         line("the same, against a durable copy", Unit::Milliseconds, |r| r.push.ms)
             .against("cp + fsync", median(|r| r.copy)),
         line("requests", Unit::Requests, |r| f64::from(r.push.requests)).must(Target::AtMost(1.0)),
