@@ -226,38 +226,22 @@ mod tests {
         (0..bytes).map(|_| next()).collect()
     }
 
-    /// Sends the content to a network that takes so long for each chunk; the chunks that arrive.
-    fn sent(content: &[u8], pause: Duration) -> Vec<Bytes> {
-        let (chunks, mut receiver) = mpsc::channel::<Bytes>(4);
-        let network = std::thread::spawn(move || {
-            let mut all = Vec::new();
-            while let Some(chunk) = receiver.blocking_recv() {
-                all.push(Bytes::copy_from_slice(&chunk));
-                std::thread::sleep(pause);
-            }
-            all
-        });
-        let mut progress = |_| ();
-        let mut sender = ChunkSender::new(chunks, Some(1), &mut progress).unwrap();
-        for piece in content.chunks(5000) {
-            if pause.is_zero() {
-                // Slower than the network.
-                std::thread::sleep(Duration::from_micros(10));
-            }
-            sender.write_all(piece).unwrap();
-        }
-        sender.send().unwrap();
-        let bytes = sender.sent();
-        drop(sender);
-        let all = network.join().unwrap();
-        assert_eq!(bytes, all.iter().map(|chunk| chunk.len() as u64).sum::<u64>());
-        all
+    /// The chunks of the content, for a network that makes this thread wait so long for each.
+    fn packed(content: &[u8], wait: Duration) -> Vec<Vec<u8>> {
+        let mut packer = Packer::new(1).unwrap();
+        let pack = |plain: &[u8]| {
+            let mut chunk = Vec::new();
+            packer.pack(plain, &mut chunk).unwrap();
+            packer.waited(wait);
+            chunk
+        };
+        content.chunks(CHUNK_BYTES).map(pack).collect()
     }
 
     #[test]
     fn a_body_of_both_kinds_of_chunks_is_read_as_one() {
         let content = content(24 * CHUNK_BYTES + 12_345);
-        let chunks = sent(&content, Duration::ZERO);
+        let chunks = packed(&content, Duration::ZERO);
         assert_eq!(zstd::decode_all(&*chunks.concat()).unwrap(), content);
         assert!(chunks[0].len() < CHUNK_BYTES / 2, "it begins with trying");
         assert!(chunks[23].len() > CHUNK_BYTES, "the network waits for it: no more trying");
@@ -266,9 +250,32 @@ mod tests {
     #[test]
     fn what_a_slow_network_has_to_carry_is_compressed() {
         let content = content(24 * CHUNK_BYTES);
-        let chunks = sent(&content, Duration::from_millis(30));
+        let chunks = packed(&content, Duration::from_secs(3600));
         assert_eq!(zstd::decode_all(&*chunks.concat()).unwrap(), content);
         assert!(chunks.iter().all(|chunk| chunk.len() < CHUNK_BYTES / 2));
+    }
+
+    #[test]
+    fn everything_that_is_written_is_sent() {
+        let content = content(3 * CHUNK_BYTES + 12_345);
+        let (chunks, mut receiver) = mpsc::channel::<Bytes>(2);
+        let network = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            while let Some(chunk) = receiver.blocking_recv() {
+                all.extend_from_slice(&chunk);
+            }
+            all
+        });
+        let mut done = 0;
+        let mut progress = |bytes| done = bytes;
+        let mut sender = ChunkSender::new(chunks, Some(1), &mut progress).unwrap();
+        content.chunks(5000).for_each(|piece| sender.write_all(piece).unwrap());
+        sender.send().unwrap();
+        let bytes = sender.sent();
+        drop(sender);
+        let all = network.join().unwrap();
+        assert_eq!((bytes, done), (all.len() as u64, content.len() as u64));
+        assert_eq!(zstd::decode_all(&*all).unwrap(), content);
     }
 
     #[test]

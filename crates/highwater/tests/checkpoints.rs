@@ -267,25 +267,6 @@ fn a_file_that_shrinks_to_what_it_was_is_no_older_copy() {
     }
 }
 
-/// The change counter tells that apart, but SQLite counts on only when a connection has read the
-/// first page anew: what one connection does with nobody else at work is one count.
-#[test]
-#[ignore = "open: the change counter stays the same, and rows alone are not believed: a conflict"]
-fn a_file_that_one_connection_shrinks_to_what_it_was_is_no_older_copy() {
-    for mode in ["NONE", "FULL", "INCREMENTAL"] {
-        let world = World::in_memory(|_| ());
-        let (db, application) = with_auto_vacuum(&world, mode);
-        for sql in [SHRINK, GROW, SHRINK] {
-            application.execute_batch(sql).unwrap();
-            application.execute_batch(STEP).unwrap();
-            if application.query_row("SELECT count(*) FROM steps", [], |row| row.get::<_, i64>(0)) == Ok(3) {
-                checkpoint(db.path(), "TRUNCATE");
-            }
-            db.sync_blocking().unwrap_or_else(|error| panic!("auto_vacuum {mode}: {error}"));
-        }
-    }
-}
-
 #[test]
 fn a_transaction_that_spilled_into_the_log_and_was_rolled_back_is_not_sent() {
     let world = World::in_memory(|_| ());
