@@ -34,6 +34,9 @@ pub(crate) struct Sync {
     /// Allow a URL other than the remembered one
     #[arg(long, requires = "remote")]
     switch_remote: bool,
+    /// Forget what the last sync knew of the server, and push anew what it lost
+    #[arg(long)]
+    forget: bool,
     /// Go on: sync at every interval and soon after each local commit, until Ctrl-C
     #[arg(long)]
     watch: bool,
@@ -71,6 +74,7 @@ impl Sync {
         let reports = Arc::clone(&bar);
         let mut builder = Builder::new(&self.db)
             .switch_remote(self.switch_remote)
+            .forget(self.forget)
             .on_progress(move |progress| reports.report(progress));
         if let Some(url) = &self.remote {
             builder = builder.remote(url);

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
 
-use crate::support::{Folder, Server, add, check, command, dead_url, highwater, notes, texts};
+use crate::support::{Folder, Server, add, check, command, dead_url, free_address, highwater, notes, texts};
 
 #[test]
 fn a_missing_network_is_exit_code_4_and_loses_nothing() {
@@ -48,6 +48,24 @@ fn two_writers_are_a_conflict_with_exit_code_3_and_nothing_is_lost() {
     add(&mine, "work goes on");
     highwater(folder.path(), "sync theirs.db").expect(0);
     assert_eq!(texts(&theirs), ["first", "theirs"]);
+}
+
+#[test]
+fn a_server_that_lost_a_database_gets_it_anew_only_when_told_to() {
+    let folder = Folder::new();
+    let address = free_address();
+    let serve = || Server::with(&["--listen", &address.to_string(), "--store", "memory:"]);
+    let server = serve();
+    notes(&folder.file("app.db"));
+    let url = server.db("app");
+    highwater(folder.path(), &format!("sync app.db --remote {url}")).expect(0);
+    assert_eq!(server.stop(), 0);
+    let _server = serve();
+    let said = highwater(folder.path(), "sync app.db").expect(1);
+    assert!(said.stderr.contains("--forget"), "{said:?}");
+    highwater(folder.path(), "sync app.db --forget").expect(0);
+    highwater(folder.path(), &format!("clone {url} copy.db")).expect(0);
+    assert_eq!(texts(&folder.file("copy.db")), ["first"]);
 }
 
 #[test]
