@@ -29,6 +29,12 @@ impl Share {
         self.schema && self.kept == self.rows
     }
 
+    /// Whether the same tables still have most of the same keys: an update of every row leaves
+    /// those.
+    pub(super) fn was_rewritten(&self) -> bool {
+        self.schema && self.keys * 2 >= self.rows
+    }
+
     /// Whether at least half is there.
     pub(super) fn is_related(&self) -> bool {
         self.common_tables > 0 && self.kept * 2 >= self.rows

@@ -134,7 +134,9 @@ impl Run<'_> {
         }
         match self.share_at(base) {
             Ok(share) if share.tables > 0 && share.common_tables == 0 => Err(self.stranger()),
-            Ok(share) if share.rows >= MANY_ROWS && share.kept == 0 => Err(self.stranger()),
+            Ok(share) if share.rows >= MANY_ROWS && share.kept == 0 && !share.was_rewritten() => {
+                Err(self.stranger())
+            }
             // The sync request itself will say what is wrong.
             Ok(_) | Err(Error::UnknownDatabase { .. } | Error::UnknownPosition { .. }) => Ok(()),
             Err(error) => Err(error),
