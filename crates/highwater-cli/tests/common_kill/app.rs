@@ -155,6 +155,16 @@ impl App {
         self.rows.texts.iter_mut().for_each(|(id, text)| *text = format!("{word}{id}"));
     }
 
+    /// Changes texts in the middle, on pages of their own.
+    pub fn rewrite_some(&mut self) {
+        let word = format!("{:x}", self.random.next());
+        let (from, to) = (300, 700);
+        self.conn()
+            .execute("UPDATE t SET text = ?1 || id WHERE id BETWEEN ?2 AND ?3", (&word, from, to))
+            .unwrap();
+        self.rows.texts.range_mut(from..=to).for_each(|(id, text)| *text = format!("{word}{id}"));
+    }
+
     /// Removes the oldest text.
     pub fn remove(&mut self) {
         let Some((id, _)) = self.rows.texts.pop_first() else { return };

@@ -102,8 +102,21 @@ impl PageSums {
     /// that is not possible (the file is not as these sums know it) or not worth it (the segments
     /// outweigh a quarter of the table), writes it anew.
     pub fn append(&mut self, path: &Path) -> Result<()> {
+        self.append_within(path, SEGMENTS_KEPT)
+    }
+
+    /// As [`PageSums::append`], for a position that is only about to be reached: the segment is
+    /// appended whatever it weighs, because the sums of the position before it are still needed.
+    pub fn append_ahead(&mut self, path: &Path) -> Result<()> {
+        self.append_within(path, u64::MAX)
+    }
+
+    fn append_within(&mut self, path: &Path, most: u64) -> Result<()> {
         let Some(on_disk) = self.on_disk else { return self.save(path) };
         if self.unsaved.is_empty() && on_disk.position == self.position {
+            return Ok(());
+        }
+        if on_disk.end < on_disk.file_length && self.is_behind(path)? {
             return Ok(());
         }
         let segment = Segment {
@@ -112,7 +125,7 @@ impl PageSums {
             entries: self.unsaved.iter().map(|page| (*page, self.get(*page).map_or(NONE, |h| h.0))).collect(),
         };
         let segments = on_disk.end - HEADER_SIZE as u64 - on_disk.table + segment.size() as u64;
-        if segments > SEGMENTS_KEPT.max(on_disk.table / 4) {
+        if segments > most.max(on_disk.table / 4) {
             return self.save(path);
         }
         let (bytes, sum) = segment.encode(on_disk.crc);
@@ -126,6 +139,20 @@ impl PageSums {
         self.unsaved.clear();
         kill_point("sums-appended");
         Ok(())
+    }
+}
+
+impl PageSums {
+    /// Whether what follows in the file brings it to these very sums: they were appended ahead, by
+    /// somebody who could not go on. Then that stays as it is.
+    fn is_behind(&mut self, path: &Path) -> Result<bool> {
+        let Loaded::Valid(newest) = Self::newest(path, self.page_size)? else { return Ok(false) };
+        let same = newest.position == self.position && newest.hashes == self.hashes;
+        if same {
+            self.on_disk = newest.on_disk;
+            self.unsaved.clear();
+        }
+        Ok(same)
     }
 }
 

@@ -279,7 +279,7 @@ impl Run<'_> {
         // The sums go ahead of the commit: killed right after it, they prove that it happened.
         let mut after = local;
         after.apply(&received.pages, base.page_count, base.position);
-        if let Err(error) = after.append(&self.files.sums) {
+        if let Err(error) = after.append_ahead(&self.files.sums) {
             tracing::debug!(%error, "the page sums could not be saved ahead of the commit");
         }
         kill_point("pull.sums_ahead");
