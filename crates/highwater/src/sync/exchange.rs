@@ -181,7 +181,12 @@ impl Run<'_> {
     /// Takes what the server answered.
     fn apply(&mut self, replica: &mut Replica, captured: Captured, mut answer: SyncAnswer) -> Result<Round> {
         let delta = &captured.ground.delta;
+        let awaiting = self.meta.pending.iter().any(|state| *state != delta.state);
         if matches!(answer.outcome, Outcome::Pulled | Outcome::Merged) {
+            // What comes may be this device's own push, which was under way until now.
+            if awaiting && let Some(round) = self.resolve_pending(delta.page_size)? {
+                return Ok(round);
+            }
             return self.apply_pages(replica, captured, &mut answer);
         }
         if answer.head.state != delta.state {
@@ -212,6 +217,11 @@ impl Run<'_> {
                 bytes = self.pushed.bytes,
                 "pushed"
             );
+        }
+        if awaiting && captured.ground.base.is_some_and(|old| old.txid == base.txid) {
+            // What was taken back before it arrived can still arrive, on top of this very base: it
+            // stays noted, and so does the mark behind which it was written.
+            return Ok(Round::Done(action));
         }
         let next = Some(captured.next);
         self.meta.change_counter = Some(captured.change_counter);
