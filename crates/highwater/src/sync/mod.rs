@@ -7,7 +7,7 @@
 //! 3. a read transaction, and what differs from the base in it ([`base`]);
 //! 4. the log's fsync, and the state about to be sent noted as pending in the metadata file;
 //! 5. one request ([`exchange`]); the server answers when what it accepted is durable;
-//! 6. received pages in one transaction of the local database ([`exchange`]);
+//! 6. received pages in one transaction of the local database ([`pull`]);
 //! 7. page sums, then the metadata file ([`record`]).
 //!
 //! Killed before 5: nothing happened. After 5: the pending state, or failing that the content,
@@ -19,7 +19,9 @@ mod compare;
 mod exchange;
 mod explain;
 mod lineage;
+mod pull;
 mod record;
+mod refused;
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

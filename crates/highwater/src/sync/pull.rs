@@ -1,0 +1,127 @@
+//! Receiving pages and committing them: what follows when the server has news.
+//!
+//! Pages are received whole and must lead to the head's state before any is written. The page sums go
+//! ahead of the commit, so that a sync killed right after it is recognised.
+
+use highwater_ltx::{PageCount, PageNo, StateHash};
+use highwater_pages::{LocalState, PageSums, Replica, StateSum, kill_point};
+
+use super::base::{Ground, sums_of};
+use super::exchange::Captured;
+use super::{Round, Run};
+use crate::api::SyncAnswer;
+use crate::error::Result;
+use crate::metadata::BaseInfo;
+use crate::outcome::{Action, Moved, Stage};
+use crate::receive::Received;
+
+impl Run<'_> {
+    /// Receives pages, checks that they lead to the head, and commits them.
+    pub(super) fn apply_pages(
+        &mut self,
+        replica: &mut Replica,
+        captured: Captured,
+        answer: &mut SyncAnswer,
+    ) -> Result<Round> {
+        let Captured { ground, data_version, since, next, .. } = captured;
+        let Ground { base, sums, delta, .. } = ground;
+        let mut progress = |done, total| self.report(Stage::Receiving, done, total);
+        let received =
+            Received::read(self.api.plain_body(&mut answer.body), self.files.folder(), &mut progress);
+        let mut received = received.map_err(|error| self.receive_error(error))?;
+        kill_point("pull.received");
+        // The base's sums, without the local changes, say later whether the file is still the same.
+        let sums = match (sums, base) {
+            (Some(sums), _) => Some(sums),
+            (None, Some(base)) => Some(self.sums_for_pull(replica, base)?),
+            (None, None) => None,
+        };
+        let mut local = match &sums {
+            Some(sums) => sums.clone(),
+            None => PageSums::new(answer.head, delta.page_size, PageCount(0)),
+        };
+        let here = highwater_ltx::Position { state: delta.state, ..answer.head };
+        local.apply(&delta.changed, delta.page_count, here);
+        if self.state_after(&local, &received) != Some(answer.head.state) {
+            return self.heal_or(|run| run.api.bad("its pages do not lead to the state it names".to_owned()));
+        }
+        let state = LocalState {
+            data_version,
+            state: delta.state,
+            base: sums.as_ref(),
+            since: since.as_ref().filter(|_| sums.is_some()),
+        };
+        let base = BaseInfo {
+            position: answer.head,
+            txid: answer.txid,
+            page_size: received.header.page_size,
+            page_count: received.header.commit,
+        };
+        // The sums go ahead of the commit: killed right after it, they prove that it happened.
+        let mut after = local;
+        after.apply(&received.pages, base.page_count, base.position);
+        if let Err(error) = after.append_ahead(&self.files.sums) {
+            tracing::debug!(%error, "the page sums could not be saved ahead of the commit");
+        }
+        kill_point("pull.sums_ahead");
+        if !self.commit(replica, state, &mut received)? {
+            return Ok(Round::Again);
+        }
+        kill_point("pull.committed");
+        // Whatever was sent, the server had it already.
+        self.pushed = Moved { bytes: self.pushed.bytes, ..Moved::default() };
+        let pages = received.pages.len() as u64;
+        self.pulled = Moved { frames: pages, pages, bytes: answer.body.body.received() };
+        tracing::debug!(
+            generation = base.position.generation.0,
+            durable_frame_num = base.position.frame.0,
+            count = pages,
+            bytes = self.pulled.bytes,
+            "pulled"
+        );
+        self.meta.change_counter = Some(replica.snapshot(None)?.change_counter());
+        self.record(base, Some(next), Some(&mut after))?;
+        if let Err(error) = replica.checkpoint_if_large(next.wal.as_ref()) {
+            // Somebody is in the way; the next pull tries again.
+            tracing::debug!(%error, "the log was not checkpointed");
+        }
+        Ok(Round::Done(Action::Pulled))
+    }
+
+    /// Nothing differed, so the sums were not needed; now they are.
+    pub(super) fn sums_for_pull(&mut self, replica: &mut Replica, base: BaseInfo) -> Result<PageSums> {
+        if let Some(sums) = self.load_sums(base)? {
+            return Ok(sums);
+        }
+        let snapshot = replica.snapshot(None)?;
+        let all = snapshot.diff(None, &highwater_pages::Suspects::ALL, &mut |_, _| ())?;
+        if all.state == base.position.state {
+            return Ok(sums_of(&all, base.position));
+        }
+        drop(snapshot);
+        Ok(self.fetch_base(base.position, base.txid, base.page_size)?.1)
+    }
+
+    /// The state that received pages lead to; None when they cannot be right.
+    pub(super) fn state_after(&self, local: &PageSums, received: &Received) -> Option<StateHash> {
+        let (size, count) = (received.header.page_size, received.header.commit);
+        let mut sum = StateSum::from_state(local.position().state, local.page_count(), size);
+        for page in count.0.saturating_add(1)..=local.page_count().0 {
+            if let Some(old) = local.get(PageNo(page)) {
+                sum.remove(old);
+            }
+        }
+        let grown = received.pages.iter().filter(|(page, _)| *page > PageNo(local.page_count().0)).count();
+        let expected = count.data_page_count(size).saturating_sub(local.page_count().data_page_count(size));
+        if size != local.page_size() || grown != expected as usize {
+            return None;
+        }
+        for (page, hash) in &received.pages {
+            if let Some(old) = local.get(*page) {
+                sum.remove(old);
+            }
+            sum.add(*hash);
+        }
+        Some(sum.state(count, size))
+    }
+}

@@ -1,0 +1,125 @@
+//! When the server does not take a push: finding out why, and whether it can be mended.
+
+use highwater_ltx::{PageCount, PageSize, TxId};
+use highwater_wire::{ErrorBody, ErrorCode, LocateRequest, SumsOf};
+
+use super::base::Ground;
+use super::{Round, Run};
+use crate::api::{Located, Refused};
+use crate::error::{Error, Result};
+use crate::outcome::Action;
+
+impl Run<'_> {
+    /// The caches may be to blame: once, everything is found out anew by content.
+    pub(super) fn heal_or(&mut self, error: impl FnOnce(&Self) -> Error) -> Result<Round> {
+        if self.healing {
+            return Err(error(self));
+        }
+        tracing::debug!("client and server disagree; the base is found out anew by content");
+        self.healing = true;
+        self.meta.base = None;
+        self.meta.mark = None;
+        Ok(Round::Again)
+    }
+
+    /// The server did not take it.
+    pub(super) fn refused(
+        &mut self,
+        ground: &Ground,
+        status: http::StatusCode,
+        body: ErrorBody,
+    ) -> Result<Round> {
+        if status.is_client_error() {
+            // A definite no: this state is not stored, and no answer is outstanding for it.
+            self.meta.pending.retain(|state| *state != ground.delta.state);
+        }
+        match body.code {
+            ErrorCode::Conflict => match self.resolve_pending(ground.delta.page_size)? {
+                Some(round) => Ok(round),
+                None if self.newer_base_of_sums(ground)? => Ok(Round::Again),
+                None => {
+                    self.meta.save(&self.files.info)?;
+                    Err(self.conflict(body))
+                }
+            },
+            ErrorCode::EarlierState if !self.earlier_state => {
+                self.earlier_state = true;
+                Ok(Round::Again)
+            }
+            ErrorCode::UnknownBase | ErrorCode::CorruptBody | ErrorCode::EarlierState => {
+                self.heal_or(|run| run.api.explain(Refused::Told(status, Box::new(body))))
+            }
+            ErrorCode::UnknownDatabase => match ground.base {
+                Some(base) => Err(self.gone(base)),
+                None => Ok(Round::Done(Action::NothingYet)),
+            },
+            ErrorCode::WrongPageSize => {
+                let server =
+                    self.api.info()?.and_then(|info| highwater_ltx::PageSize::new(info.page_size).ok());
+                Err(match server {
+                    Some(server) => self.page_size_error(ground.delta.page_size, server),
+                    None => self.api.explain(Refused::Told(status, Box::new(body))),
+                })
+            }
+            _ => Err(self.api.explain(Refused::Told(status, Box::new(body)))),
+        }
+    }
+
+    /// States were sent whose answers never came: if the server has one of them, that is the base
+    /// now, and what changed since is on top of it. A state that the server does not have stays
+    /// noted, because its request may still be under way.
+    pub(super) fn resolve_pending(&mut self, page_size: PageSize) -> Result<Option<Round>> {
+        // Without a base, the lost answer was the one to the first push.
+        let known = self.meta.base.map_or(TxId(0), |base| base.txid);
+        let page_count = self.meta.base.map_or(PageCount(0), |base| base.page_count);
+        let mut newest: Option<(highwater_ltx::Position, TxId)> = None;
+        for state in self.meta.pending.clone() {
+            let request = LocateRequest { page_size, page_count, state, sums: SumsOf::Nothing };
+            // Another device may have come to the same state by itself.
+            if let Located::At { position, txid, device, .. } = self.api.locate(&request, None)?
+                && txid > newest.map_or(known, |(_, newest)| newest)
+                && device.is_none_or(|device| Some(device) == self.pending_device)
+            {
+                newest = Some((position, txid));
+            }
+        }
+        let Some((position, txid)) = newest else { return Ok(None) };
+        tracing::debug!(
+            generation = position.generation.0,
+            durable_frame_num = position.frame.0,
+            "an earlier push had arrived, only its answer was lost"
+        );
+        let (base, mut sums) = self.fetch_base(position, txid, page_size)?;
+        let mark = self.meta.mark;
+        self.record(base, mark, Some(&mut sums))?;
+        Ok(Some(Round::Again))
+    }
+
+    /// A metadata file that is an older copy of itself makes what was pushed since look like another
+    /// device's. The page sums know better, and what proves that they are this file's is that some
+    /// of what changed since the older base is as they say, or that no row of theirs is missing.
+    /// True: the base is theirs now.
+    pub(super) fn newer_base_of_sums(&mut self, ground: &Ground) -> Result<bool> {
+        let known = ground.base.map_or(TxId(0), |base| base.txid);
+        if self.earlier_state {
+            return Ok(false);
+        }
+        let Some((base, mut sums)) = self.base_of_sums(ground.delta.page_size, known)? else {
+            return Ok(false);
+        };
+        let changed = &ground.delta.changed;
+        let as_they_say = changed.iter().any(|(page, hash)| sums.get(*page) == Some(*hash));
+        // A page that is still as at the older base, but not as they say, proves the opposite: they
+        // were written ahead of a commit that never came.
+        let as_before = ground.sums.as_ref().is_some_and(|before| {
+            let moved = sums.iter().filter(|(page, hash)| before.get(*page) != Some(*hash));
+            moved.into_iter().any(|(page, _)| changed.binary_search_by_key(&page, |(page, _)| *page).is_err())
+        });
+        if as_before || !as_they_say && !self.keeps_all_rows(base.position)? {
+            return Ok(false);
+        }
+        // Without a mark, the server will make sure that the file is no earlier state.
+        self.record(base, None, Some(&mut sums))?;
+        Ok(true)
+    }
+}
