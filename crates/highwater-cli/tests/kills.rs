@@ -26,8 +26,8 @@ use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common_kill::app::{App, Rows};
@@ -385,6 +385,17 @@ impl Keeper {
         verify.arg(&served.store);
         succeeds(verify, "verify of the store");
         self.deaths.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Keeper {
+    /// Leaves no server behind when a test fails.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        self.served.lock().unwrap_or_else(PoisonError::into_inner).kill();
     }
 }
 
