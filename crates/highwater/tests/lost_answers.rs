@@ -1,7 +1,8 @@
-//! What `answers.rs` does to one exchange, done to whole histories: lost answers to first pushes and to
-//! recoveries, cut at every byte; every request of a history again; pushes that arrive long after
-//! their client gave up, took back what it had sent, or went on; other devices in between. The next
-//! sync carries on, nothing is stored twice, and nobody is told of a conflict with himself.
+//! Answers that are lost, cut at every byte, doubled or late, and requests that are cut, come twice or
+//! long after their client gave up, took back what it had sent, or went on; other devices in between.
+//! The next sync carries on, nothing is stored twice, and nobody is told of a conflict with himself.
+//!
+//! Everything goes through a relay on raw sockets between the client and a real server.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,9 +16,10 @@
 mod common;
 mod proxy;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{World, assert_same, fill, insert};
+use common::{World, assert_same, fill, insert, rows};
 use highwater::{
     Action, At, Builder, Database, ErrorKind, FrameNo, Generation, LogEntry, Place, RemoteDatabase,
 };
@@ -127,8 +129,141 @@ fn is_offline(db: &Database) {
     assert_eq!(error.kind(), ErrorKind::Offline, "{error}");
 }
 
+/// The sync was cut short. Messages differ by a few bytes in size: a cut behind the end of one does no
+/// harm, and then this says no.
+fn was_cut(db: &Database, cut: usize, size: impl Fn() -> usize) -> bool {
+    match db.sync_blocking() {
+        Ok(_) => {
+            assert!(cut >= size(), "cut at byte {cut} of {}", size());
+            false
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Offline, "{error}");
+            true
+        }
+    }
+}
+
+/// Only the files that belong to a database are beside it.
+fn assert_tidy(folder: &Path, db: &str) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let known = ["", "-wal", "-shm", "-info", "-sums", "-lock"].map(|suffix| format!("{db}{suffix}"));
+        assert!(known.contains(&name), "left behind: {name}");
+    }
+}
+
 fn change(connection: &Connection, flag: usize) {
     connection.execute("UPDATE t SET text=?1 WHERE id=1", [format!("flag {flag}")]).unwrap();
+}
+
+#[test]
+fn a_push_whose_answer_is_cut_anywhere_is_stored_once() {
+    let line = Line::new();
+    let (hasty, patient) = (line.hasty("app.db"), line.patient("app.db"));
+    let connection = fill(&patient, 3);
+    patient.sync_blocking().unwrap();
+    let mut pushes = 1;
+    for cut in 0_usize.. {
+        change(&connection, cut);
+        line.proxy.plan([Fault::CutAnswer(cut)]);
+        pushes += 1;
+        if !was_cut(&hasty, cut, || line.proxy.last_answer()) {
+            break;
+        }
+        let mut expected = Action::UpToDate;
+        if cut % 2 == 1 {
+            change(&connection, cut + 1_000_000);
+            pushes += 1;
+            expected = Action::Pushed;
+        }
+        let outcome = patient.sync_blocking().unwrap();
+        assert_eq!(outcome.action, expected, "the answer was cut at byte {cut}");
+        assert_eq!(outcome.txid.unwrap().0, pushes, "pushes after the answer was cut at byte {cut}");
+    }
+    assert!(pushes > 300, "{pushes}");
+    line.prove(&patient);
+}
+
+#[test]
+fn a_pull_whose_answer_is_cut_anywhere_is_made_good() {
+    let line = Line::new();
+    let there = line.world.open("there.db");
+    let writer = fill(&there, 3);
+    there.sync_blocking().unwrap();
+    let (hasty, patient) = (line.hasty("app.db"), line.patient("app.db"));
+    patient.sync_blocking().unwrap();
+    let mut cuts = 0;
+    for cut in 0_usize.. {
+        change(&writer, cut);
+        there.sync_blocking().unwrap();
+        let before = rows(patient.path());
+        line.proxy.plan([Fault::CutAnswer(cut)]);
+        if !was_cut(&hasty, cut, || line.proxy.last_answer()) {
+            break;
+        }
+        assert_eq!(rows(patient.path()), before, "nothing of half an answer is applied");
+        assert_eq!(patient.sync_blocking().unwrap().action, Action::Pulled, "cut at byte {cut}");
+        assert_same(patient.path(), there.path());
+        cuts += 1;
+    }
+    assert!(cuts > 300, "{cuts}");
+    line.prove(&patient);
+}
+
+#[test]
+fn a_first_copy_whose_answer_is_cut_anywhere_leaves_nothing_and_is_made_good() {
+    let line = Line::new();
+    let there = line.world.open("there.db");
+    fill(&there, 30);
+    there.sync_blocking().unwrap();
+    let probe = line.patient("probe.db");
+    probe.sync_blocking().unwrap();
+    let size = line.proxy.last_answer();
+    for cut in 0..size {
+        let folder = format!("copy-{cut}");
+        std::fs::create_dir(line.world.path(&folder)).unwrap();
+        let file = format!("{folder}/app.db");
+        let (hasty, patient) = (line.hasty(&file), line.patient(&file));
+        // Every third copy goes into an empty database that is open.
+        let open = (cut % 3 == 2).then(|| patient.connect().unwrap());
+        line.proxy.plan([Fault::CutAnswer(cut)]);
+        is_offline(&hasty);
+        assert_eq!(patient.path().exists(), open.is_some(), "cut at byte {cut}");
+        assert_tidy(&line.world.path(&folder), "app.db");
+        assert_eq!(patient.sync_blocking().unwrap().action, Action::Bootstrapped, "cut at byte {cut}");
+        assert_same(patient.path(), there.path());
+        assert_eq!(patient.sync_blocking().unwrap().action, Action::UpToDate);
+    }
+    assert_eq!(line.pushes(), 1);
+}
+
+#[test]
+fn a_request_that_is_cut_anywhere_stores_nothing() {
+    let line = Line::new();
+    let (hasty, patient) = (line.hasty("app.db"), line.patient("app.db"));
+    let connection = fill(&patient, 3);
+    patient.sync_blocking().unwrap();
+    let mut pushes = 1;
+    for cut in 0_usize.. {
+        change(&connection, cut);
+        line.proxy.plan([Fault::CutRequest(cut)]);
+        if !was_cut(&hasty, cut, || line.proxy.last_request()) {
+            break;
+        }
+        if cut.is_multiple_of(16) {
+            assert_eq!(line.pushes(), pushes, "cut at byte {cut}");
+        }
+        if cut % 2 == 1 {
+            change(&connection, cut + 1_000_000);
+        }
+        let outcome = patient.sync_blocking().unwrap();
+        pushes += 1;
+        let found = (outcome.action, outcome.txid.unwrap().0);
+        assert_eq!(found, (Action::Pushed, pushes as u64), "cut at byte {cut}");
+    }
+    assert!(pushes > 300, "{pushes}");
+    line.prove(&patient);
 }
 
 #[test]

@@ -82,6 +82,11 @@ impl Proxy {
         self.with(|state| *state.answers.last().unwrap())
     }
 
+    /// The size of the last request that arrived whole.
+    pub fn last_request(&self) -> usize {
+        self.with(|state| state.requests.last().unwrap().len())
+    }
+
     /// How many requests came from clients so far.
     pub fn seen(&self) -> usize {
         self.with(|state| state.seen)
