@@ -1,6 +1,6 @@
 //! When the server does not take a push: finding out why, and whether it can be mended.
 
-use highwater_ltx::{PageCount, PageSize, TxId};
+use highwater_ltx::{PageCount, PageSize, Position, TxId};
 use highwater_wire::{ErrorBody, ErrorCode, LocateRequest, SumsOf};
 
 use super::base::Ground;
@@ -115,11 +115,18 @@ impl Run<'_> {
             let moved = sums.iter().filter(|(page, hash)| before.get(*page) != Some(*hash));
             moved.into_iter().any(|(page, _)| changed.binary_search_by_key(&page, |(page, _)| *page).is_err())
         });
-        if as_before || !as_they_say && !self.keeps_all_rows(base.position)? {
+        if as_before || !as_they_say && !self.has_rows_of(base.position, ground)? {
             return Ok(false);
         }
         // Without a mark, the server will make sure that the file is no earlier state.
         self.record(base, None, Some(&mut sums))?;
         Ok(true)
+    }
+
+    /// Whether the file has every row of `newer`, and some that came after its own base: what a copy
+    /// that never got there could not have.
+    fn has_rows_of(&self, newer: Position, ground: &Ground) -> Result<bool> {
+        let Some(base) = ground.base else { return self.keeps_all_rows(newer) };
+        Ok(self.keeps_all_rows(newer)? && self.keeps_newer_rows(newer, base.position)?)
     }
 }
