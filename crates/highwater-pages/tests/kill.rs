@@ -14,10 +14,9 @@ use std::process::Command;
 
 use highwater_pages::kill_point;
 
-/// Not a test of its own: the other tests run it in a process of its own.
+/// As it stands, and what the other tests run in a process that is told to die.
 #[test]
-#[ignore = "run by the other tests of this file"]
-fn passes_three_points() {
+fn points_are_passed_when_nobody_is_to_be_killed() {
     kill_point("first");
     kill_point("second");
     kill_point("second");
@@ -27,7 +26,7 @@ fn run(at: &str) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
     let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "passes_three_points", "--ignored"])
+        .args(["--exact", "points_are_passed_when_nobody_is_to_be_killed"])
         .env("HIGHWATER_KILL_AT", at)
         .env("HIGHWATER_KILL_LOG", &log)
         .output()
