@@ -17,7 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
-use crate::http_api::{self, App};
+use crate::http_api::{self, App, Peer};
 use crate::log::Context;
 use crate::registry::Registry;
 use crate::{Config, Result, Store};
@@ -90,7 +90,8 @@ impl Server {
             match accepted {
                 Ok((stream, peer)) => {
                     tracing::debug!(%peer, "connected");
-                    serve_connection(stream, &builder, &connections, router.clone());
+                    let router = router.clone().layer(axum::Extension(Peer(peer)));
+                    serve_connection(stream, &builder, &connections, router);
                 }
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {

@@ -10,9 +10,10 @@
 //! | `/DB/v1`, `/DB/v1/log`, `/DB/v1/snapshot`, `/DB/v1/sums` | [`read`] |
 //! | `/healthz`, `/version` | here |
 //!
-//! Later: authentication belongs into [`route`], before the database is looked up; uploads, watch
-//! and administration get modules of their own beside [`sync`].
+//! Whether a request is allowed is decided in [`route`] by [`access`], before the database is looked up.
+//! Later: uploads, watch and administration get modules of their own beside [`sync`].
 
+mod access;
 mod error;
 mod locate;
 mod path;
@@ -35,6 +36,7 @@ use tracing::Instrument;
 use crate::log::Context;
 use crate::registry::Registry;
 use crate::{push, staging};
+pub(crate) use access::Peer;
 pub(crate) use error::Failure;
 use path::Target;
 
@@ -114,6 +116,8 @@ async fn route(app: &App, head: &Parts, body: &mut Option<Body>) -> Result<Respo
         None | Some("snapshot" | "sums" | "log") => allow("GET, HEAD")?,
         Some(_) => return Err(path::nothing_here()),
     }
+    let need = if verb == Some("sync") { access::Need::Write(&name) } else { access::Need::Read(&name) };
+    let _caller = access::check(app, head, need)?;
     let query = query::Query::parse(head.uri.query())?;
     match verb {
         Some("sync") => sync::sync(app, &name, &head.headers, body).await,

@@ -1,0 +1,1 @@
+//! Who may do what on a Highwater server: keys, tokens and the claims within them.
