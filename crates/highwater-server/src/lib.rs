@@ -29,6 +29,7 @@ mod embedded;
 mod error;
 mod http_api;
 mod log;
+mod metrics;
 mod paths;
 mod push;
 mod registry;

@@ -51,7 +51,10 @@ impl Registry {
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut HashMap<DbName, Slot>) -> T) -> T {
-        change(&mut self.slots.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut slots);
+        self.context.metrics.open.set(i64::try_from(slots.len()).unwrap_or(i64::MAX));
+        result
     }
 
     fn evict(&self) {

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::http_api::{self, App, Peer};
 use crate::log::Context;
+use crate::metrics::{Held, Metrics};
 use crate::registry::Registry;
 use crate::{Config, Result, Store};
 
@@ -42,7 +43,9 @@ impl Server {
     /// [`crate::Error::OpenStore`] when the store's folder cannot be used.
     pub async fn open(config: Config) -> Result<Self> {
         let store = Store::open(&config.store)?;
+        let metrics = Arc::new(Metrics::new(store.metrics()));
         let context = Arc::new(Context {
+            metrics,
             store,
             snapshot: config.snapshot,
             limits: config.limits,
@@ -80,6 +83,7 @@ impl Server {
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
         let router = self.router();
         let connections = GracefulShutdown::new();
+        let metrics = Arc::clone(&self.app.context.metrics);
         let builder = self.connection_builder();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
@@ -91,7 +95,9 @@ impl Server {
                 Ok((stream, peer)) => {
                     tracing::debug!(%peer, "connected");
                     let router = router.clone().layer(axum::Extension(Peer(peer)));
-                    serve_connection(stream, &builder, &connections, router);
+                    let open = Held::new(&metrics.connections);
+                    metrics.accepted.inc();
+                    serve_connection(stream, &builder, &connections, router, open);
                 }
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
@@ -139,6 +145,7 @@ fn serve_connection(
     builder: &Builder<TokioExecutor>,
     connections: &GracefulShutdown,
     router: axum::Router,
+    open: Held,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "answers may wait for more to send");
@@ -147,6 +154,7 @@ fn serve_connection(
         builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).into_owned();
     let connection = connections.watch(connection);
     tokio::spawn(async move {
+        let _open = open;
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection broke");
         }

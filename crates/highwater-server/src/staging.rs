@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::buffers::{self, Buffers, ChannelWriter};
 use crate::log::{Context, Images};
+use crate::metrics::StoreOp;
 use crate::{Error, Result};
 
 /// How many full buffers may wait between the thread that fills them and the one that stores them.
@@ -57,7 +58,9 @@ pub(crate) async fn store_parts(context: &Context, upload: &Path, mut buffers: B
             while parts.len() >= IN_FLIGHT {
                 next(&mut parts).await?;
             }
-            parts.spawn(object.put_part(part.into_iter().collect::<PutPayload>()));
+            let part = object.put_part(part.into_iter().collect::<PutPayload>());
+            let store = context.store.clone();
+            parts.spawn(async move { store.measured(StoreOp::Upload, part).await });
         }
         while !parts.is_empty() {
             next(&mut parts).await?;
@@ -69,7 +72,7 @@ pub(crate) async fn store_parts(context: &Context, upload: &Path, mut buffers: B
     match outcome {
         Ok(true) => {
             kill_point("server-upload-before-complete");
-            object.complete().await.map_err(failed)?;
+            context.store.measured(StoreOp::Upload, object.complete()).await.map_err(failed)?;
             kill_point("server-upload-completed");
             Ok(true)
         }

@@ -19,6 +19,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
+use crate::metrics::{StoreMetrics, StoreOp};
 use crate::{Error, Result, StoreUrl, paths};
 
 /// Files that were being written and are older than this belong to nobody.
@@ -32,6 +33,7 @@ pub struct Store {
     /// Whether a successful answer can be lost on its way: then our own object may come back as
     /// somebody else's.
     remote: bool,
+    metrics: StoreMetrics,
 }
 
 /// How an attempt to create an object ended.
@@ -61,13 +63,30 @@ impl Store {
                 Arc::new(local.with_fsync(true))
             }
         };
-        Ok(Self { objects, url: url.clone(), remote: false })
+        Ok(Self { objects, url: url.clone(), remote: false, metrics: StoreMetrics::default() })
     }
 
     /// What it was opened as.
     #[must_use]
     pub fn url(&self) -> &StoreUrl {
         &self.url
+    }
+
+    /// What it measured so far, and goes on to measure.
+    pub(crate) fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
+    }
+
+    /// Does something with an object, measured. That it does not exist, or does, is no failure.
+    pub(crate) async fn measured<T>(
+        &self,
+        operation: StoreOp,
+        work: impl Future<Output = object_store::Result<T>>,
+    ) -> object_store::Result<T> {
+        let failed = |error: &object_store::Error| {
+            !matches!(error, object_store::Error::NotFound { .. } | object_store::Error::AlreadyExists { .. })
+        };
+        self.metrics.measure(operation, work, failed).await
     }
 
     /// The names of all databases, in order.
@@ -88,16 +107,14 @@ impl Store {
 
     /// The objects in a folder, in no order.
     pub(crate) async fn list(&self, folder: &Path) -> Result<Vec<ObjectMeta>> {
-        self.objects
-            .list(Some(folder))
-            .try_collect()
+        self.measured(StoreOp::List, self.objects.list(Some(folder)).try_collect())
             .await
             .map_err(|error| Error::store("listing", folder, error))
     }
 
     /// The size of an object in bytes; `None` when there is none.
     pub(crate) async fn size(&self, object: &Path) -> Result<Option<u64>> {
-        match self.objects.head(object).await {
+        match self.measured(StoreOp::Head, self.objects.head(object)).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(Error::store("looking up", object, error)),
@@ -107,8 +124,7 @@ impl Store {
     /// Parts of an object.
     pub(crate) async fn read(&self, object: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let parts = self
-            .objects
-            .get_ranges(object, ranges)
+            .measured(StoreOp::Read, self.objects.get_ranges(object, ranges))
             .await
             .map_err(|error| Error::store("reading", object, error))?;
         let whole = parts.len() == ranges.len()
@@ -127,14 +143,17 @@ impl Store {
         &self,
         object: &Path,
     ) -> Result<BoxStream<'static, object_store::Result<Bytes>>> {
-        let found = self.objects.get(object).await.map_err(|error| Error::store("reading", object, error))?;
+        let found = self
+            .measured(StoreOp::Read, self.objects.get(object))
+            .await
+            .map_err(|error| Error::store("reading", object, error))?;
         Ok(found.into_stream())
     }
 
     /// Makes an object of these bytes, unless there is one of that name.
     pub(crate) async fn create(&self, object: &Path, bytes: Bytes) -> Result<Created> {
-        let attempt =
-            self.objects.put_opts(object, PutPayload::from(bytes.clone()), PutMode::Create.into()).await;
+        let put = self.objects.put_opts(object, PutPayload::from(bytes.clone()), PutMode::Create.into());
+        let attempt = self.measured(StoreOp::Create, put).await;
         let Err(error) = attempt else { return Ok(Created::Ours) };
         self.resolve(object, error, async |store, size| {
             Ok(size == bytes.len() as u64 && store.read_one(object, 0..size).await? == bytes)
@@ -145,7 +164,8 @@ impl Store {
     /// Gives a finished upload its final name, unless there is an object of that name; the upload
     /// is removed either way.
     pub(crate) async fn publish(&self, upload: &Path, object: &Path) -> Result<Created> {
-        let attempt = self.objects.copy_if_not_exists(upload, object).await;
+        let copy = self.objects.copy_if_not_exists(upload, object);
+        let attempt = self.measured(StoreOp::Publish, copy).await;
         let outcome = match attempt {
             Ok(()) => Ok(Created::Ours),
             Err(error) => {
@@ -167,14 +187,17 @@ impl Store {
     pub(crate) async fn settle(&self, object: &Path) -> Result<()> {
         let StoreUrl::Local(folder) = &self.url else { return Ok(()) };
         let path = object.parts().fold(folder.clone(), |path, part| path.join(part.as_ref()));
-        let settled = tokio::task::spawn_blocking(move || {
+        let settle = tokio::task::spawn_blocking(move || {
             highwater_pages::durable::sync_path(&path)?;
             path.parent().map_or(Ok(()), highwater_pages::durable::sync_dir)
         });
-        match settled.await {
-            Ok(settled) => settled.map_err(|error| Error::Run(std::io::Error::other(error))),
-            Err(error) => Err(Error::Run(std::io::Error::other(error))),
-        }
+        let settle = async {
+            match settle.await {
+                Ok(settled) => settled.map_err(|error| Error::Run(std::io::Error::other(error))),
+                Err(error) => Err(Error::Run(std::io::Error::other(error))),
+            }
+        };
+        self.metrics.measure(StoreOp::Settle, settle, |_| true).await
     }
 
     /// Finds out how an attempt ended that returned an error.
@@ -206,15 +229,14 @@ impl Store {
 
     /// Begins to write an object in parts. Nothing of it exists before it is completed.
     pub(crate) async fn upload(&self, object: &Path) -> Result<Box<dyn MultipartUpload>> {
-        self.objects
-            .put_multipart(object)
+        self.measured(StoreOp::Upload, self.objects.put_multipart(object))
             .await
             .map_err(|error| Error::store("beginning to write", object, error))
     }
 
     /// Removes an object that nobody needs. A failure is only logged: what stays is swept later.
     pub(crate) async fn remove(&self, object: &Path) {
-        if let Err(error) = self.objects.delete(object).await
+        if let Err(error) = self.measured(StoreOp::Remove, self.objects.delete(object)).await
             && !matches!(error, object_store::Error::NotFound { .. })
         {
             tracing::warn!(%object, error = %crate::error::chain(&error), "could not remove a file that is no longer needed");

@@ -51,6 +51,32 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// The code as it stands on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::UnknownDatabase => "unknown_database",
+            Self::UnknownPosition => "unknown_position",
+            Self::UnknownState => "unknown_state",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::Conflict => "conflict",
+            Self::UnknownBase => "unknown_base",
+            Self::EarlierState => "earlier_state",
+            Self::TooLarge => "too_large",
+            Self::CorruptBody => "corrupt_body",
+            Self::WrongPageSize => "wrong_page_size",
+            Self::TooManyRequests => "too_many_requests",
+            Self::Unavailable => "unavailable",
+            Self::StorageFull => "storage_full",
+            Self::Internal => "internal",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// The HTTP status that goes with the code.
     #[must_use]
     pub const fn status(self) -> u16 {
@@ -100,6 +126,8 @@ mod tests {
 
     #[test]
     fn codes_are_snake_case_on_the_wire() {
-        assert_eq!(serde_json::to_string(&ErrorCode::UnknownBase).unwrap(), r#""unknown_base""#);
+        for code in [ErrorCode::UnknownBase, ErrorCode::TooManyRequests, ErrorCode::Internal] {
+            assert_eq!(serde_json::to_string(&code).unwrap(), format!("{:?}", code.as_str()));
+        }
     }
 }

@@ -8,7 +8,7 @@
 //! | `/DB/v1/sync` | [`sync`] |
 //! | `/DB/v1/locate` | [`locate`] |
 //! | `/DB/v1`, `/DB/v1/log`, `/DB/v1/snapshot`, `/DB/v1/sums` | [`read`] |
-//! | `/healthz`, `/version` | here |
+//! | `/healthz`, `/version`, `/metrics` | here |
 //!
 //! Whether a request is allowed is decided in [`route`] by [`access`], before the database is looked up.
 //! Later: uploads, watch and administration get modules of their own beside [`sync`].
@@ -20,6 +20,7 @@ mod path;
 mod query;
 mod read;
 mod sync;
+mod track;
 
 use std::sync::Arc;
 
@@ -39,6 +40,8 @@ use crate::{push, staging};
 pub(crate) use access::Peer;
 pub(crate) use error::Failure;
 use path::Target;
+use track::Tracked;
+pub(crate) use track::note;
 
 /// What every request needs.
 #[derive(Debug, Clone)]
@@ -55,9 +58,14 @@ pub(crate) fn router(app: App) -> axum::Router {
 async fn enter(State(app): State<App>, request: Request) -> Response {
     let id = format!("{:016x}", staging::unique() >> 64);
     let span = tracing::info_span!("request", id, method = %request.method(), path = shortened(request.uri().path()));
+    let (head, body) = request.into_parts();
+    let tracked = Tracked::new(&app, &head, id.clone());
+    let body = tracked.incoming(body);
     // The task goes on when the client goes away; shutting down waits for it.
     let tasks = app.context.tasks.clone();
-    let work = tasks.spawn(async move { dispatch(&app, request).await }.instrument(span.clone()));
+    let working = Arc::clone(&tracked);
+    let work = async move { working.working(dispatch(&app, &head, body)).await };
+    let work = tasks.spawn(work.instrument(span.clone()));
     let outcome = work.await.unwrap_or_else(|error| {
         let _entered = span.enter();
         Err(Failure::internal(&format!("a request ended early: {error}")))
@@ -67,6 +75,7 @@ async fn enter(State(app): State<App>, request: Request) -> Response {
         Err(failure) => {
             let _entered = span.enter();
             tracing::debug!(code = ?failure.code(), message = failure.message(), "refused");
+            tracked.note(|facts| facts.code = Some(failure.code()));
             failure.into_response(&id)
         }
     };
@@ -74,7 +83,8 @@ async fn enter(State(app): State<App>, request: Request) -> Response {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    response
+    let status = response.status();
+    response.map(|body| tracked.outgoing(status, body))
 }
 
 /// A path of any length, fit for a log line.
@@ -82,10 +92,9 @@ fn shortened(path: &str) -> &str {
     path.get(..200).unwrap_or(path.get(..path.floor_char_boundary(200)).unwrap_or_default())
 }
 
-async fn dispatch(app: &App, request: Request) -> Result<Response, Failure> {
-    let (head, body) = request.into_parts();
+async fn dispatch(app: &App, head: &Parts, body: Body) -> Result<Response, Failure> {
     let mut body = Some(body);
-    let answer = route(app, &head, &mut body).await;
+    let answer = route(app, head, &mut body).await;
     if let (Err(_), Some(body)) = (&answer, body) {
         push::discard(body, app.context.limits.idle_timeout, &app.context.tasks);
     }
@@ -109,6 +118,11 @@ async fn route(app: &App, head: &Parts, body: &mut Option<Body>) -> Result<Respo
             allow("GET, HEAD")?;
             return Ok(json(&version()));
         }
+        Target::Metrics => {
+            allow("GET, HEAD")?;
+            allowed(app, head, access::Need::Admin)?;
+            return Ok(metrics(app));
+        }
         Target::Database(name, verb) => (name, verb),
     };
     match verb {
@@ -117,7 +131,7 @@ async fn route(app: &App, head: &Parts, body: &mut Option<Body>) -> Result<Respo
         Some(_) => return Err(path::nothing_here()),
     }
     let need = if verb == Some("sync") { access::Need::Write(&name) } else { access::Need::Read(&name) };
-    let _caller = access::check(app, head, need)?;
+    let _caller = allowed(app, head, need)?;
     let query = query::Query::parse(head.uri.query())?;
     match verb {
         Some("sync") => sync::sync(app, &name, &head.headers, body).await,
@@ -127,6 +141,19 @@ async fn route(app: &App, head: &Parts, body: &mut Option<Body>) -> Result<Respo
         Some("log") => read::log(app, &name, &query).await,
         _ => read::info(app, &name, &query).await,
     }
+}
+
+/// Whether the request may be done; the log learns whose it is.
+fn allowed(app: &App, head: &Parts, need: access::Need<'_>) -> Result<access::Caller, Failure> {
+    let caller = access::check(app, head, need)?;
+    note(|facts| facts.caller = Some(caller.to_string()));
+    Ok(caller)
+}
+
+fn metrics(app: &App) -> Response {
+    let mut response = Response::new(Body::from(app.context.metrics.render()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(crate::metrics::CONTENT));
+    response
 }
 
 fn version() -> VersionInfo {

@@ -12,6 +12,7 @@ use super::{Failure, not_found};
 pub(super) enum Target<'a> {
     Health,
     Version,
+    Metrics,
     /// A database, and what is asked of it; `None`: the database itself.
     Database(DbName, Option<&'a str>),
 }
@@ -21,6 +22,7 @@ pub(super) fn parse(path: &str) -> Result<Target<'_>, Failure> {
     match path {
         "/healthz" => return Ok(Target::Health),
         "/version" => return Ok(Target::Version),
+        "/metrics" => return Ok(Target::Metrics),
         _ => {}
     }
     let path = path.strip_prefix('/').unwrap_or(path);

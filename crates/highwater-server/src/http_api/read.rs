@@ -13,8 +13,9 @@ use http::header::CONTENT_TYPE;
 
 use super::query::Query;
 use super::sync::{accepts_zstd, ltx_response, position_headers};
-use super::{App, Failure, header_value, json};
+use super::{App, Failure, header_value, json, note};
 use crate::log::{Database, Entry, Log};
+use crate::metrics::Did;
 use crate::{Error, answer};
 
 /// Response: the page size of the database that the sums are of, in bytes.
@@ -108,10 +109,11 @@ pub(super) async fn snapshot(
     let db = existing(app, name).await?;
     let txid = chosen(&db, query)?;
     let (entry, images) = db.images_at(txid).await?.ok_or_else(|| gone(&db))?;
-    tracing::info!(
-        db = %name, position = %entry.position.place(), pages = images.list.len(), bytes = images.bytes(),
-        "sending a snapshot"
-    );
+    note(|facts| {
+        facts.head = Some((entry.position, entry.txid));
+        facts.frames_out = images.list.len() as u64;
+        facts.did = Some(Did::Pulled);
+    });
     let header = answer::header(&entry, &images, None);
     let body = answer::ltx_body(&app.context, header, images, accepts_zstd(headers)).await?;
     let mut response = ltx_response(body)?;

@@ -2,7 +2,6 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -12,9 +11,10 @@ use highwater_wire::{BASE, CONFIRM, DEVICE, DbName, HEAD, LTX_CONTENT, OUTCOME, 
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 
-use super::{App, Failure, header_value};
+use super::{App, Failure, header_value, note};
 use crate::answer::{self, LtxBody};
-use crate::log::{Database, Entry, SyncRequest, Verdict, ms_since};
+use crate::log::{Database, Entry, SyncRequest, Verdict};
+use crate::metrics::Did;
 use crate::push::{self, Encoding};
 
 pub(super) async fn sync(
@@ -23,7 +23,6 @@ pub(super) async fn sync(
     headers: &HeaderMap,
     body: &mut Option<Body>,
 ) -> Result<Response, Failure> {
-    let began = Instant::now();
     let base: Option<Position> = header(headers, BASE)?;
     let device: Option<DeviceId> = header(headers, DEVICE)?;
     let encoding = encoding(headers)?;
@@ -34,7 +33,7 @@ pub(super) async fn sync(
     let db = app.registry.get(name).await?;
     let confirm = headers.contains_key(CONFIRM);
     let body = body.take().unwrap_or_default();
-    let result = receive_and_sync(&db, (base, device, confirm), body, encoding, began).await;
+    let result = receive_and_sync(&db, (base, device, confirm), body, encoding).await;
     if !db.exists() {
         app.registry.forget(name);
     }
@@ -48,7 +47,6 @@ async fn receive_and_sync(
     (base, device, confirm): (Option<Position>, Option<DeviceId>, bool),
     body: Body,
     encoding: Encoding,
-    began: Instant,
 ) -> Result<Verdict, Failure> {
     let sender = device.unwrap_or(DeviceId(0));
     let delta = push::receive(db, body, encoding, (base, sender)).await?;
@@ -58,15 +56,18 @@ async fn receive_and_sync(
         )));
     }
     let sent = delta.as_ref().map_or(0, |delta| delta.pages.len());
+    note(|facts| (facts.device, facts.frames_in) = (device, sent as u64));
     let verdict = db.sync(SyncRequest { base, device: sender, delta, confirm }).await?;
-    let head = &verdict.head;
-    let pulled = verdict.send.as_ref().map_or(0, |images| images.list.len());
-    tracing::info!(
-        db = %db.name, device = %sender, outcome = %verdict.outcome, generation = head.position.generation.0,
-        durable_frame_num = head.position.frame.0, txid = head.txid.0, pages = sent, pages_sent = pulled,
-        bytes = head.file.as_ref().filter(|_| verdict.outcome == Outcome::Pushed).map_or(0, |file| file.size),
-        ms = ms_since(began), "synced"
-    );
+    note(|facts| {
+        facts.head = Some((verdict.head.position, verdict.head.txid));
+        facts.frames_out = verdict.send.as_ref().map_or(0, |images| images.list.len() as u64);
+        facts.did = Some(match verdict.outcome {
+            Outcome::Pushed => Did::Pushed,
+            Outcome::Pulled => Did::Pulled,
+            Outcome::Merged => Did::Merged,
+            _ => Did::UpToDate,
+        });
+    });
     Ok(verdict)
 }
 

@@ -121,6 +121,9 @@ impl Database {
             return Ok(Appended::Lost);
         }
         kill_point("server-push-after-put");
+        if self.read(|log| log.head().position.generation < planned.generation) == Some(true) {
+            self.context.metrics.generations.inc();
+        }
         let frames = delta.pages.len() as u64;
         let entry = Entry {
             txid: planned.txid,

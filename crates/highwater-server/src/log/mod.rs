@@ -35,6 +35,7 @@ pub(crate) use images::{Batch, Images, blocking};
 pub(crate) use locate::Located;
 pub(crate) use snapshot::snapshot_header;
 
+use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::{Error, Limits, Result, SnapshotPolicy, paths};
 use file::StoredFile;
@@ -48,6 +49,7 @@ pub(crate) struct Context {
     pub(crate) store: Store,
     pub(crate) snapshot: SnapshotPolicy,
     pub(crate) limits: Limits,
+    pub(crate) metrics: Arc<Metrics>,
     /// Work that outlives a connection: pushes being made durable, snapshots being written.
     pub(crate) tasks: TaskTracker,
     /// Set when the server stops: work that can be done later is not begun.
@@ -74,6 +76,7 @@ impl Database {
     pub(crate) async fn open(context: &Arc<Context>, name: &DbName) -> Result<Self> {
         let began = Instant::now();
         let log = open::open(&context.store, name).await?;
+        context.metrics.opened.inc();
         if let Some(log) = &log {
             let head = log.head();
             tracing::debug!(

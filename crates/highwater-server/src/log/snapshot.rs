@@ -29,12 +29,16 @@ impl Database {
         self.context.tasks.spawn(async move {
             let began = Instant::now();
             match database.write_snapshot().await {
-                Ok(Some((entry, bytes))) => tracing::info!(
-                    db = %database.name, position = %entry.position.place(), pages = entry.page_count.0, bytes,
-                    ms = ms_since(began), "wrote a snapshot; the next push begins a new generation"
-                ),
+                Ok(Some((entry, bytes))) => {
+                    database.context.metrics.snapshot(true);
+                    tracing::info!(
+                        db = %database.name, position = %entry.position.place(), pages = entry.page_count.0, bytes,
+                        ms = ms_since(began), "wrote a snapshot; the next push begins a new generation"
+                    );
+                }
                 Ok(None) => {}
                 Err(error) => {
+                    database.context.metrics.snapshot(false);
                     tracing::warn!(
                         db = %database.name, error = %crate::error::chain(&error),
                         "could not write a snapshot; pushes go on, a later one tries again"
