@@ -13,6 +13,7 @@ mod logging;
 mod output;
 mod progress;
 mod remote;
+mod settings;
 mod signals;
 
 use std::process::ExitCode;

@@ -1,13 +1,17 @@
 //! `highwater serve`: the sync server.
 
+mod check;
+
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 
 use clap::Args;
-use highwater_server::{Config, Server, StoreUrl};
+use highwater_server::{Server, StoreUrl};
 use tokio::net::TcpListener;
 
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::settings::{self, Effective, Given, Settings};
 use crate::signals::Stop;
 
 /// Run the sync server
@@ -17,26 +21,41 @@ use crate::signals::Stop;
 /// name. The folder of each database is also a Litestream replica: the stock `litestream restore`
 /// reads it.
 ///
+/// Every setting can stand in a file (TOML), in the environment and on the command line. The command
+/// line wins over the environment, the environment over the file, the file over the default.
+/// docs/OPERATIONS.md lists all of them.
+///
 /// Authentication does not exist yet, so the server listens on this machine only, unless --insecure
 /// says that whoever can reach the address may read and write every database.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Serve {
-    /// Where to listen; port 0 takes a free one and tells which
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
-    listen: String,
+    /// Read settings from this file
+    #[arg(long, value_name = "FILE", env = "HIGHWATER_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Check settings, store, certificates and keys, show what is in effect, and end
+    #[arg(long)]
+    check: bool,
+    /// Where to listen; port 0 takes a free one and tells which [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
     /// Where to keep the databases: a folder, file:///FOLDER, or memory: (gone at the end)
-    #[arg(long, value_name = "STORE", default_value = "./highwater-data")]
-    store: String,
+    /// [default: highwater-data]
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
     /// Listen on an address that other machines can reach, although there is no authentication
     #[arg(long)]
     insecure: bool,
+    /// Any other setting, for example limits.push_bytes="1 GiB"; may be given often
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   highwater serve
   highwater serve --listen 127.0.0.1:9000 --store /var/lib/highwater
+  highwater serve --config /etc/highwater.toml --check
   highwater serve --store memory: --listen 127.0.0.1:0 --json
   highwater serve --listen 0.0.0.0:8080 --insecure             # only on a network you trust
 
@@ -45,57 +64,80 @@ Requests are logged to standard error; RUST_LOG=warn makes it quieter, -v tells 
 
 impl Serve {
     pub(crate) fn run(self, out: &Output) -> Result<(), Failure> {
-        let address = self.address()?;
-        let store: StoreUrl = self.store.parse().map_err(Failure::usage)?;
+        let effective = settings::load(self.config.as_deref(), self.flags()?)?;
+        let address = address(&effective.settings)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::failed("io", format!("the server could not be started: {error}")))?;
-        runtime.block_on(self.serve(address, store, out))
+        if self.check {
+            return check::check(&effective, out);
+        }
+        runtime.block_on(serve(address, effective, out))
     }
 
-    async fn serve(&self, address: SocketAddr, store: StoreUrl, out: &Output) -> Result<(), Failure> {
-        let server = Server::open(Config { store: store.clone(), ..Config::default() })
-            .await
-            .map_err(Failure::from)?;
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            Failure::failed("listen", format!("listening on {address} failed: {error}")).hint(
-                "another program may use the port: choose another with --listen, or port 0 for any free one",
-            )
-        })?;
-        let bound = listener.local_addr().map_err(|error| {
-            Failure::failed("listen", format!("the address of the socket is not known: {error}"))
-        })?;
-        let stop = Stop::listen();
-        announce(bound, &store, out)?;
-        server.serve(listener, stop.requested()).await.map_err(Failure::from)?;
-        if !out.is_json() {
-            out.line("Stopped; everything that was acknowledged is in the store.")?;
+    /// What the command line sets.
+    fn flags(&self) -> Result<Vec<Given>, Failure> {
+        let mut given = Vec::new();
+        let own = [("--listen", "listen", &self.listen), ("--store", "store", &self.store)];
+        for (flag, key, value) in own {
+            given.extend(value.as_ref().map(|value| Given::flag(flag, key, value)));
         }
-        Ok(())
+        if self.insecure {
+            given.push(Given::flag("--insecure", "insecure", "true"));
+        }
+        for set in &self.set {
+            let (key, value) = set.split_once('=').ok_or_else(|| {
+                Failure::usage(format!("--set {set:?} has no value"))
+                    .hint("it looks like --set limits.push_bytes=\"1 GiB\"")
+            })?;
+            given.push(Given::flag("--set", key.trim(), value));
+        }
+        Ok(given)
     }
+}
 
-    /// The address to listen on, if that is allowed.
-    fn address(&self) -> Result<SocketAddr, Failure> {
-        let usage = |why: String| {
-            Failure::usage(format!("{:?} is not an address to listen on ({why})", self.listen))
-                .hint("it looks like 127.0.0.1:8080 or [::1]:8080")
-        };
-        let addresses: Vec<_> =
-            self.listen.to_socket_addrs().map_err(|error| usage(error.to_string()))?.collect();
-        let address = *addresses.first().ok_or_else(|| usage("the name has no address".to_owned()))?;
-        if !self.insecure && !addresses.iter().all(|address| address.ip().is_loopback()) {
-            return Err(Failure::usage(format!(
-                "refusing to listen on {address}: other machines could reach it, and there is no authentication yet, \
-                 so anyone who can reach it could read and write every database"
-            ))
-            .hint(
-                "listen on 127.0.0.1 behind a proxy or tunnel that authenticates; \
-                 or say --insecure if everyone on that network may do so",
-            ));
-        }
-        Ok(address)
+async fn serve(address: SocketAddr, effective: Effective, out: &Output) -> Result<(), Failure> {
+    let config = effective.settings.config;
+    let store = config.store.clone();
+    let server = Server::open(config).await.map_err(Failure::from)?;
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        Failure::failed("listen", format!("listening on {address} failed: {error}")).hint(
+            "another program may use the port: choose another with --listen, or port 0 for any free one",
+        )
+    })?;
+    let bound = listener.local_addr().map_err(|error| {
+        Failure::failed("listen", format!("the address of the socket is not known: {error}"))
+    })?;
+    let stop = Stop::listen();
+    announce(bound, &store, out)?;
+    server.serve(listener, stop.requested()).await.map_err(Failure::from)?;
+    if !out.is_json() {
+        out.line("Stopped; everything that was acknowledged is in the store.")?;
     }
+    Ok(())
+}
+
+/// The address to listen on, if that is allowed.
+fn address(settings: &Settings) -> Result<SocketAddr, Failure> {
+    let listen = &settings.listen;
+    let usage = |why: String| {
+        Failure::usage(format!("{listen:?} is not an address to listen on ({why})"))
+            .hint("it looks like 127.0.0.1:8080 or [::1]:8080")
+    };
+    let addresses: Vec<_> = listen.to_socket_addrs().map_err(|error| usage(error.to_string()))?.collect();
+    let address = *addresses.first().ok_or_else(|| usage("the name has no address".to_owned()))?;
+    if !settings.insecure && !addresses.iter().all(|address| address.ip().is_loopback()) {
+        return Err(Failure::usage(format!(
+            "refusing to listen on {address}: other machines could reach it, and there is no authentication yet, \
+             so anyone who can reach it could read and write every database"
+        ))
+        .hint(
+            "listen on 127.0.0.1 behind a proxy or tunnel that authenticates; \
+             or say --insecure if everyone on that network may do so",
+        ));
+    }
+    Ok(address)
 }
 
 /// Says where the server is and what to try next.

@@ -9,6 +9,7 @@
     clippy::cast_possible_truncation
 )]
 
+mod config;
 mod demo;
 mod errors;
 mod example;
