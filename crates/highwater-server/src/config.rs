@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::AuthConfig;
+
 /// Everything a server is told before it starts.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
@@ -14,6 +16,8 @@ pub struct Config {
     pub snapshot: SnapshotPolicy,
     /// How much one client may ask of the server.
     pub limits: Limits,
+    /// Who may use it.
+    pub auth: AuthConfig,
 }
 
 /// Where the databases are kept.

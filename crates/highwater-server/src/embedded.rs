@@ -95,6 +95,7 @@ async fn run(
     let listener = TcpListener::bind(addr).await.map_err(|source| Error::Listen { addr, source })?;
     let addr = listener.local_addr().map_err(Error::Run)?;
     let server = Server::open(config).await?;
+    server.may_listen(addr)?;
     // Whoever started it waits for this.
     let _ = started.send((addr, server.store().clone()));
     let shutdown = async {

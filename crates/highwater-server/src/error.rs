@@ -74,6 +74,15 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// Other machines could reach the server, and it asks for no token.
+    #[error(
+        "refusing to listen on {addr}: other machines could reach it, and without keys anyone who can may read and write every database; give it a file of keys (`highwater keygen`), or listen on 127.0.0.1"
+    )]
+    Unprotected {
+        /// The address.
+        addr: SocketAddr,
+    },
+
     /// The operating system refused something that a server needs (a thread, a socket).
     #[error("the server cannot run; see the cause")]
     Run(#[source] io::Error),

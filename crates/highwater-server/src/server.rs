@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,11 +18,12 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
+use crate::gate::Gate;
 use crate::http_api::{self, App, Peer};
 use crate::log::Context;
 use crate::metrics::{Held, Metrics};
 use crate::registry::Registry;
-use crate::{Config, Result, Store};
+use crate::{Config, Error, Result, Store};
 
 /// How long to wait after the system refused a connection (usually: too many open files).
 const AFTER_REFUSAL: Duration = Duration::from_millis(100);
@@ -42,6 +44,7 @@ impl Server {
     /// # Errors
     /// [`crate::Error::OpenStore`] when the store's folder cannot be used.
     pub async fn open(config: Config) -> Result<Self> {
+        let gate = Arc::new(Gate::open(&config.auth)?);
         let store = Store::open(&config.store)?;
         let metrics = Arc::new(Metrics::new(store.metrics()));
         let context = Arc::new(Context {
@@ -61,13 +64,22 @@ impl Server {
             }
         });
         let registry = Arc::new(Registry::new(Arc::clone(&context)));
-        Ok(Self { app: App { context, registry } })
+        Ok(Self { app: App { context, registry, gate } })
     }
 
     /// Where the databases are kept.
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.app.context.store
+    }
+
+    /// Whether a server with these keys may listen there: without keys only where no other machine
+    /// can reach it, unless [`crate::AuthConfig::open_to_network`] says so.
+    ///
+    /// # Errors
+    /// [`Error::Unprotected`].
+    pub fn may_listen(&self, addr: SocketAddr) -> Result<()> {
+        self.app.gate.may_listen(addr)
     }
 
     /// Every route of the server, for a program that serves it by itself. Such a program calls
@@ -79,8 +91,10 @@ impl Server {
     /// Serves connections until `shutdown` is ready, then finishes what was accepted.
     ///
     /// # Errors
-    /// None at present; connections that fail are logged.
+    /// [`Error::Unprotected`] when other machines could reach it and no token is asked for.
+    /// Connections that fail are logged.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+        self.may_listen(listener.local_addr().map_err(Error::Run)?)?;
         let router = self.router();
         let connections = GracefulShutdown::new();
         let metrics = Arc::clone(&self.app.context.metrics);

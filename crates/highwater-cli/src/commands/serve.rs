@@ -98,7 +98,8 @@ impl Serve {
 }
 
 async fn serve(address: SocketAddr, effective: Effective, out: &Output) -> Result<(), Failure> {
-    let config = effective.settings.config;
+    let mut config = effective.settings.config;
+    config.auth.open_to_network = effective.settings.insecure;
     let store = config.store.clone();
     let server = Server::open(config).await.map_err(Failure::from)?;
     let listener = TcpListener::bind(address).await.map_err(|error| {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use highwater_wire::DbName;
+use highwater_wire::{DbName, ErrorCode};
 use http::request::Parts;
 
 use super::{App, Failure};
@@ -36,9 +36,16 @@ pub(crate) struct Caller {
 
 impl Caller {
     /// Whether a database that does not exist may come into being by this request.
-    #[allow(dead_code)]
     pub(crate) fn may_create(&self) -> bool {
         self.may_create
+    }
+
+    /// The answer to a push that would make a database and may not.
+    pub(crate) fn needs_create(&self, name: &DbName) -> Failure {
+        Failure::new(
+            ErrorCode::Forbidden,
+            format!("the token of {self} does not allow create on {name}, and there is no such database yet"),
+        )
     }
 }
 

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::response::Response;
 use highwater_ltx::{DeviceId, Position};
 use highwater_pages::kill_point;
@@ -11,6 +11,7 @@ use highwater_wire::{BASE, CONFIRM, DEVICE, DbName, HEAD, LTX_CONTENT, OUTCOME, 
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 
+use super::access::Caller;
 use super::{App, Failure, header_value, note};
 use crate::answer::{self, LtxBody};
 use crate::log::{Database, Entry, SyncRequest, Verdict};
@@ -20,6 +21,7 @@ use crate::push::{self, Encoding};
 pub(super) async fn sync(
     app: &App,
     name: &DbName,
+    caller: &Caller,
     headers: &HeaderMap,
     body: &mut Option<Body>,
 ) -> Result<Response, Failure> {
@@ -33,6 +35,14 @@ pub(super) async fn sync(
     let db = app.registry.get(name).await?;
     let confirm = headers.contains_key(CONFIRM);
     let body = body.take().unwrap_or_default();
+    if base.is_none() && !body.is_end_stream() && !caller.may_create() {
+        // Whoever may write may know whether there is a database.
+        db.refresh().await?;
+        if !db.exists() {
+            app.registry.forget(name);
+            return Err(caller.needs_create(name));
+        }
+    }
     let result = receive_and_sync(&db, (base, device, confirm), body, encoding).await;
     if !db.exists() {
         app.registry.forget(name);

@@ -184,7 +184,7 @@ impl Rig {
     pub fn local(snapshot: SnapshotPolicy, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = StoreUrl::Local(folder.path().to_owned());
-        Self::start(Config { store, snapshot, limits }, Some(folder))
+        Self::start(Config { store, snapshot, limits, ..Config::default() }, Some(folder))
     }
 
     fn start(config: Config, folder: Option<tempfile::TempDir>) -> Self {
