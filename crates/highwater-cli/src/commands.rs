@@ -9,15 +9,20 @@ pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod verify;
 
-use crate::cli::Command;
+use crate::cli::{Command, Global};
 use crate::failure::Failure;
+use crate::logging;
 use crate::output::Output;
 
 /// Runs what the command line asked for.
-pub(crate) fn run(command: Command, out: &Output) -> Result<(), Failure> {
+pub(crate) fn run(command: Command, global: &Global, out: &Output) -> Result<(), Failure> {
+    // A server's settings say how it logs, and are read first.
+    if !matches!(command, Command::Serve(_)) {
+        logging::start(global);
+    }
     match command {
         Command::Demo(demo) => demo.run(out),
-        Command::Serve(serve) => serve.run(out),
+        Command::Serve(serve) => serve.run(global, out),
         Command::Sync(sync) => sync.run(out),
         Command::Clone(clone) => clone.run(out),
         Command::Status(status) => status.run(out),

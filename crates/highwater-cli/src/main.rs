@@ -23,9 +23,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    logging::start(&cli.global, matches!(cli.command, cli::Command::Serve(_)));
     let out = output::Output::new(cli.global.json);
-    match commands::run(cli.command, &out) {
+    match commands::run(cli.command, &cli.global, &out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(&out),
     }

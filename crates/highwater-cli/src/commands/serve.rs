@@ -9,7 +9,9 @@ use clap::Args;
 use highwater_server::{Server, StoreUrl};
 use tokio::net::TcpListener;
 
+use crate::cli::Global;
 use crate::failure::Failure;
+use crate::logging;
 use crate::output::Output;
 use crate::settings::{self, Effective, Given, Settings};
 use crate::signals::Stop;
@@ -46,6 +48,9 @@ pub(crate) struct Serve {
     /// Listen on an address that other machines can reach, although there is no authentication
     #[arg(long)]
     insecure: bool,
+    /// How to log to standard error: text or json [default: text, json with --json]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
     /// Any other setting, for example limits.push_bytes="1 GiB"; may be given often
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -63,9 +68,10 @@ Ctrl-C or SIGTERM stops it: requests that it accepted are finished first.
 Requests are logged to standard error; RUST_LOG=warn makes it quieter, -v tells more.";
 
 impl Serve {
-    pub(crate) fn run(self, out: &Output) -> Result<(), Failure> {
+    pub(crate) fn run(self, global: &Global, out: &Output) -> Result<(), Failure> {
         let effective = settings::load(self.config.as_deref(), self.flags()?)?;
         let address = address(&effective.settings)?;
+        logging::start_server(global, effective.settings.log_format);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -79,7 +85,11 @@ impl Serve {
     /// What the command line sets.
     fn flags(&self) -> Result<Vec<Given>, Failure> {
         let mut given = Vec::new();
-        let own = [("--listen", "listen", &self.listen), ("--store", "store", &self.store)];
+        let own = [
+            ("--listen", "listen", &self.listen),
+            ("--store", "store", &self.store),
+            ("--log-format", "log.format", &self.log_format),
+        ];
         for (flag, key, value) in own {
             given.extend(value.as_ref().map(|value| Given::flag(flag, key, value)));
         }

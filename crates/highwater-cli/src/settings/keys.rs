@@ -43,6 +43,8 @@ keys! {
         "Where the databases are kept: a folder, file:///FOLDER, or memory: (gone at the end).";
     "insecure" Plain insecure
         "Listen on an address that other machines can reach without asking for tokens.";
+    "log.format" Plain log_format
+        "How to log to standard error: text or json. Not set: json with --json, else text.";
     "snapshot.max_files" Plain config.snapshot.max_files
         "Write a snapshot of a database after this many pushes.";
     "snapshot.outweigh" Plain config.snapshot.outweigh

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use highwater_server::Config;
 
 use crate::failure::Failure;
+use crate::logging::LogFormat;
 pub(crate) use keys::{KEYS, Key};
 pub(crate) use value::Raw;
 
@@ -25,12 +26,19 @@ pub(crate) struct Settings {
     pub(crate) listen: String,
     /// Listen beyond this machine without asking for tokens.
     pub(crate) insecure: bool,
+    /// `None`: as the command's own output.
+    pub(crate) log_format: Option<LogFormat>,
     pub(crate) config: Config,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8080".to_owned(), insecure: false, config: Config::default() }
+        Self {
+            listen: "127.0.0.1:8080".to_owned(),
+            insecure: false,
+            log_format: None,
+            config: Config::default(),
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use highwater_server::StoreUrl;
 
+use crate::logging::LogFormat;
+
 /// What a number means, and how it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -65,6 +67,20 @@ impl Setting for Option<PathBuf> {
 
     fn write(&self, _: Kind) -> Option<String> {
         self.as_ref().map(|path| quoted(&path.display().to_string()))
+    }
+}
+
+impl Setting for Option<LogFormat> {
+    fn read(raw: &Raw, _: Kind) -> Result<Self, String> {
+        match raw.text()? {
+            "text" => Ok(Some(LogFormat::Text)),
+            "json" => Ok(Some(LogFormat::Json)),
+            other => Err(format!("{other:?} is neither text nor json")),
+        }
+    }
+
+    fn write(&self, _: Kind) -> Option<String> {
+        self.map(|format| quoted(format.as_str()))
     }
 }
 

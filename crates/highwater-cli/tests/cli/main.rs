@@ -15,6 +15,7 @@ mod errors;
 mod example;
 mod help;
 mod history;
+mod logs;
 mod serve;
 mod support;
 mod sync;

@@ -77,7 +77,7 @@ async fn enter(State(app): State<App>, request: Request) -> Response {
         Ok(response) => response,
         Err(failure) => {
             let _entered = span.enter();
-            tracing::debug!(code = ?failure.code(), message = failure.message(), "refused");
+            tracing::debug!(code = ?failure.code(), why = failure.message(), "refused");
             tracked.note(|facts| facts.code = Some(failure.code()));
             failure.into_response(&id)
         }
