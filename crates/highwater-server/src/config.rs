@@ -18,6 +18,27 @@ pub struct Config {
     pub limits: Limits,
     /// Who may use it.
     pub auth: AuthConfig,
+    /// How libSQL's clients are served.
+    pub libsql: LibsqlConfig,
+}
+
+/// How libSQL's clients are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LibsqlConfig {
+    /// No new generation begins before libSQL clients have not pushed for so long. Moving to another
+    /// generation is the moment in which a libSQL client that is killed can lose what it writes next,
+    /// and frames that it repeats have numbers of the old one. The price of waiting: a libSQL client's
+    /// first copy takes all frames since the generation began. Default 7 days.
+    pub quiet_period: Duration,
+    /// Take a database's name from the first label of the host (`app.example.org`) when the path has
+    /// none. Default false.
+    pub host_label: bool,
+}
+
+impl Default for LibsqlConfig {
+    fn default() -> Self {
+        Self { quiet_period: Duration::from_secs(7 * 24 * 60 * 60), host_label: false }
+    }
 }
 
 /// Where the databases are kept.

@@ -29,6 +29,7 @@ mod embedded;
 mod error;
 mod gate;
 mod http_api;
+mod libsql;
 mod log;
 mod metrics;
 mod paths;
@@ -39,7 +40,7 @@ mod staging;
 mod store;
 mod verify;
 
-pub use config::{Config, InvalidStoreUrl, Limits, SnapshotPolicy, StoreUrl};
+pub use config::{Config, InvalidStoreUrl, LibsqlConfig, Limits, SnapshotPolicy, StoreUrl};
 pub use embedded::Embedded;
 pub use error::{Error, Result};
 pub use gate::AuthConfig;

@@ -4,12 +4,13 @@
 //! |---|---|
 //! | `DB/ltx/0/<txid>-<txid>.ltx` | one accepted push |
 //! | `DB/ltx/9/0000000000000001-<txid>.ltx` | a snapshot of the state after that transaction |
+//! | `DB/sync/<generation>/<first>-<last>.frames` | frames of a libSQL client's unfinished push |
 //! | `DB/uploads/<random>.ltx` | a file that is still being written; belongs to nobody after a crash |
 //!
-//! One database's name may be the beginning of another's (`team`, `team/app`): `ltx` and `uploads`
-//! are reserved words that no name contains, so the objects of two databases never meet.
+//! One database's name may be the beginning of another's (`team`, `team/app`): `ltx`, `sync` and
+//! `uploads` are reserved words that no name contains, so the objects of two databases never meet.
 
-use highwater_ltx::{TxId, file_name, parse_file_name};
+use highwater_ltx::{FrameNo, Generation, TxId, file_name, parse_file_name};
 use highwater_wire::DbName;
 use object_store::path::Path;
 
@@ -36,6 +37,25 @@ pub(crate) fn snapshot(db: &DbName, txid: TxId) -> Path {
 /// A file that is being written, under a name that nobody else chooses.
 pub(crate) fn upload(db: &DbName, unique: u128) -> Path {
     Path::from(format!("{db}/uploads/{unique:032x}.ltx"))
+}
+
+/// The folder of an unfinished push of a libSQL client.
+pub(crate) fn branch(db: &DbName, generation: Generation) -> Path {
+    Path::from(format!("{db}/sync/{:08x}", generation.0))
+}
+
+/// Frames of an unfinished push of a libSQL client.
+pub(crate) fn branch_frames(db: &DbName, generation: Generation, first: FrameNo, last: FrameNo) -> Path {
+    Path::from(format!("{db}/sync/{:08x}/{:016x}-{:016x}.frames", generation.0, first.0, last.0))
+}
+
+/// Whether the object is a part of an unfinished push of a libSQL client.
+pub(crate) fn is_branch_frames(object: &Path) -> bool {
+    let mut parts = object.as_ref().rsplit('/');
+    parts.next().is_some_and(|file| file.ends_with(".frames"))
+        && parts.next().is_some_and(|folder| folder.len() == 8)
+        && parts.next() == Some("sync")
+        && parts.rev().collect::<Vec<_>>().join("/").parse::<DbName>().is_ok()
 }
 
 /// The transactions that the object's name says it covers.

@@ -52,6 +52,7 @@ impl Server {
             store,
             snapshot: config.snapshot,
             limits: config.limits,
+            libsql: config.libsql,
             tasks: TaskTracker::new(),
             stopping: AtomicBool::new(false),
         });

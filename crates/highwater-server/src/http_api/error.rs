@@ -137,6 +137,7 @@ impl From<Refusal> for Failure {
                 ),
             ),
             Refusal::Conflict(detail) => Self::conflict(detail),
+            Refusal::TooLarge { limit } => Self::too_large(limit),
             Refusal::WrongPageSize { database, sent } => Self::new(
                 ErrorCode::WrongPageSize,
                 format!(

@@ -8,6 +8,7 @@
 //! | `/DB/v1/sync` | [`sync`] |
 //! | `/DB/v1/locate` | [`locate`] |
 //! | `/DB/v1`, `/DB/v1/log`, `/DB/v1/snapshot`, `/DB/v1/sums` | [`read`] |
+//! | `/DB/info`, `/DB/export/…`, `/DB/sync/…` | [`libsql`] |
 //! | `/healthz`, `/version`, `/metrics` | here |
 //!
 //! Whether a request is allowed is decided in [`route`] by [`access`], before the database is looked up.
@@ -15,6 +16,7 @@
 
 mod access;
 mod error;
+mod libsql;
 mod locate;
 mod path;
 mod query;
@@ -126,6 +128,7 @@ async fn route(app: &App, head: &Parts, body: &mut Option<Body>) -> Result<Respo
             allowed(app, head, Need::Admin)?;
             return Ok(metrics(app));
         }
+        Target::Libsql(name, verb) => return libsql::libsql(app, head, name, verb, body).await,
         Target::Database(name, verb) => (name, verb),
     };
     match verb {

@@ -92,7 +92,7 @@ fn log_entry(entry: &Entry) -> LogEntry {
         txid: entry.txid.0,
         device: format!("{:016x}", entry.node_id),
         time_ms: entry.timestamp_ms,
-        pages: entry.pages,
+        pages: entry.frames,
         page_count: entry.page_count.0,
         bytes: entry.file.as_ref().map_or(0, |file| file.size),
     }

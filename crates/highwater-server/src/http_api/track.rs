@@ -22,7 +22,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 use http_body::{Frame, SizeHint};
 
-use super::path::{self, Target};
+use super::path::{self, Libsql, Target};
 use super::{App, Peer, shortened};
 use crate::log::ms_since;
 use crate::metrics::{Did, Held, Metrics, Route};
@@ -83,7 +83,7 @@ impl Tracked {
     pub(super) fn new(app: &App, head: &Parts, id: String) -> Arc<Self> {
         let path = head.uri.path();
         let (route, db) = match path::parse(path) {
-            Ok(target) => (target.route(), target.into_database()),
+            Ok(target) => (target.route(&head.method), target.into_database()),
             Err(_) => (Route::Other, None),
         };
         let metrics = Arc::clone(&app.context.metrics);
@@ -188,11 +188,15 @@ impl Tracked {
 
 impl Target<'_> {
     /// Its class, for logs and metrics.
-    fn route(&self) -> Route {
+    fn route(&self, method: &Method) -> Route {
         match self {
             Self::Health => Route::Health,
             Self::Version => Route::Version,
             Self::Metrics => Route::Metrics,
+            Self::Libsql(_, Libsql::Info) => Route::LibsqlInfo,
+            Self::Libsql(_, Libsql::Export(_)) => Route::LibsqlExport,
+            Self::Libsql(_, Libsql::Sync { .. }) if *method == Method::POST => Route::LibsqlPush,
+            Self::Libsql(_, Libsql::Sync { .. }) => Route::LibsqlPull,
             Self::Database(_, verb) => match *verb {
                 None => Route::Info,
                 Some("sync") => Route::Sync,
@@ -208,6 +212,7 @@ impl Target<'_> {
     fn into_database(self) -> Option<DbName> {
         match self {
             Self::Database(name, _) => Some(name),
+            Self::Libsql(name, _) => name,
             _ => None,
         }
     }

@@ -19,7 +19,7 @@ use super::decide::{Decision, Refusal};
 use super::delta::{Delta, DeltaImages};
 use super::entries::{Entry, Log};
 use super::file::StoredFile;
-use super::{Database, blocking};
+use super::{Database, LIBSQL, blocking};
 use crate::store::Created;
 use crate::{Error, paths};
 
@@ -44,7 +44,10 @@ pub(crate) enum Plan {
     Check,
 }
 
-pub(super) enum Appended {
+/// Any copy that speaks the native protocol: where its push stands does not depend on which one it is.
+const GENERAL: DeviceId = DeviceId(0);
+
+pub(crate) enum Appended {
     Done(Box<Entry>),
     /// Another server was faster.
     Lost,
@@ -59,18 +62,20 @@ impl Database {
     ) -> Result<Plan, Refusal> {
         self.refresh().await?;
         match self.foresee(base, change) {
-            Decision::Append => Ok(Plan::Write(self.next())),
+            Decision::Append => Ok(Plan::Write(self.next(GENERAL))),
             Decision::At { .. } | Decision::Conflict(_) => Ok(Plan::Check),
             Decision::Refuse(refusal) => Err(refusal),
         }
     }
 
-    /// Where the next push comes to stand.
-    fn next(&self) -> Planned {
+    /// Where the next push of `device` comes to stand.
+    pub(crate) fn next(&self, device: DeviceId) -> Planned {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let quiet = self.context.libsql.quiet_period.as_millis();
+        let quiet = i64::try_from(quiet).unwrap_or(i64::MAX);
         self.read(|log| {
-            let (generation, first_frame) = log.next_frame();
+            let (generation, first_frame) = log.next_frame(device.node_id() == LIBSQL.node_id(), now, quiet);
             // A clock that was set back does not turn the history around.
             let timestamp_ms = now.max(log.head().timestamp_ms);
             Planned { txid: log.head().txid.next(), generation, first_frame, timestamp_ms }
@@ -83,13 +88,13 @@ impl Database {
         })
     }
 
-    /// Appends a delta to the head. The caller has the turn and decided that the base is the head.
-    pub(super) async fn append(&self, delta: &mut Delta, device: DeviceId) -> Result<Appended, Refusal> {
-        self.check_state(delta).await?;
-        kill_point("server-push-verified");
+    /// Appends a delta to the head. The caller has the turn, decided that the base is the head, and made
+    /// sure that the delta leads to the state that it says.
+    pub(crate) async fn append(&self, delta: &mut Delta, device: DeviceId) -> Result<Appended, Refusal> {
+        let next = self.next(device);
         let planned = match &delta.images {
-            DeltaImages::Memory(_) => self.next(),
-            DeltaImages::Staged(staged) if staged.planned.txid == self.next().txid => staged.planned,
+            DeltaImages::Memory(_) => next,
+            DeltaImages::Staged(staged) if staged.planned.txid == next.txid => staged.planned,
             // The head was another when the body came, and is what the base says now.
             DeltaImages::Staged(_) | DeltaImages::Dropped => return Err(Refusal::Busy),
         };
@@ -124,7 +129,7 @@ impl Database {
         if self.read(|log| log.head().position.generation < planned.generation) == Some(true) {
             self.context.metrics.generations.inc();
         }
-        let frames = delta.pages.len() as u64;
+        let frames = delta.frames;
         let entry = Entry {
             txid: planned.txid,
             position: Position {
@@ -135,7 +140,7 @@ impl Database {
             page_count: delta.commit,
             timestamp_ms: planned.timestamp_ms,
             node_id: device.node_id(),
-            pages: u32::try_from(frames).unwrap_or(u32::MAX),
+            frames: u32::try_from(frames).unwrap_or(u32::MAX),
             file: Some(Arc::new(StoredFile::new(false, planned.txid, size, index.clone()))),
         };
         self.write(|log| Log::append(log, delta.page_size, entry.clone(), &index, &delta.pages));
@@ -144,7 +149,21 @@ impl Database {
     }
 
     /// Whether the head and the delta give the state that the delta claims.
-    async fn check_state(&self, delta: &Delta) -> Result<(), Refusal> {
+    pub(super) async fn check_state(&self, delta: &Delta) -> Result<(), Refusal> {
+        let found = self.state_after(delta).await?;
+        if found == delta.state {
+            kill_point("server-push-verified");
+            Ok(())
+        } else {
+            Err(Refusal::Corrupt(format!(
+                "the base and the pages of the body give the state {found}, but its header claims {}",
+                delta.state
+            )))
+        }
+    }
+
+    /// The state that the head and the delta give.
+    pub(crate) async fn state_after(&self, delta: &Delta) -> Result<StateHash, Refusal> {
         let before = self.read(|log| (log.sum(), log.head().page_count));
         let (mut sum, before) = before.unwrap_or((StateSum::EMPTY, PageCount(0)));
         if let Some(page) = delta.missing_growth(before) {
@@ -164,22 +183,13 @@ impl Database {
         }
         old.iter().for_each(|(_, hash)| sum.remove(*hash));
         delta.pages.iter().for_each(|(_, hash)| sum.add(*hash));
-        let found = sum.state(delta.commit, delta.page_size);
-        if found == delta.state {
-            Ok(())
-        } else {
-            Err(Refusal::Corrupt(format!(
-                "the base and the pages of the body give the state {found}, but its header claims {}",
-                delta.state
-            )))
-        }
+        Ok(sum.state(delta.commit, delta.page_size))
     }
 }
 
 /// The header of a delta's file in the log.
 fn header(delta: &Delta, planned: Planned, device: DeviceId) -> Header {
-    let frames = delta.pages.len() as u64;
-    planned.header(delta.page_size, delta.commit, frames, device, delta.state)
+    planned.header(delta.page_size, delta.commit, delta.frames, device, delta.state)
 }
 
 impl Planned {

@@ -58,6 +58,8 @@ pub(crate) enum Refusal {
     EarlierState(Position),
     /// Both sides changed.
     Conflict(Box<ConflictDetail>),
+    /// More than the server takes, in bytes.
+    TooLarge { limit: u64 },
     /// The database has another page size.
     WrongPageSize { database: PageSize, sent: PageSize },
     /// The body is not what it says.
@@ -167,6 +169,7 @@ impl Database {
                 return self.carry_out(decision, request).await;
             }
             let Some(delta) = &mut request.delta else { break };
+            self.check_state(delta).await?;
             match self.append(delta, request.device).await? {
                 Appended::Lost => {}
                 Appended::Done(head) => {

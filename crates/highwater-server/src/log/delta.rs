@@ -7,6 +7,7 @@ use highwater_pages::PageHash;
 use object_store::path::Path;
 
 use super::append::Planned;
+use crate::store::Store;
 
 /// What a client's body said.
 #[derive(Debug)]
@@ -16,6 +17,9 @@ pub(crate) struct Delta {
     pub(crate) commit: PageCount,
     /// The state after it, as the client claims.
     pub(crate) state: StateHash,
+    /// How many frames of the history it takes: one for each page, or, from a write-ahead log that
+    /// wrote pages more than once, as many as that log has.
+    pub(crate) frames: u64,
     /// Its pages, ascending, with the hashes of the images that came.
     pub(crate) pages: Vec<(PageNo, PageHash)>,
     pub(crate) images: DeltaImages,
@@ -44,6 +48,13 @@ pub(crate) struct Staged {
 }
 
 impl Delta {
+    /// Removes the file of a delta that was not appended.
+    pub(crate) async fn discard(self, store: &Store) {
+        if let DeltaImages::Staged(staged) = self.images {
+            store.remove(&staged.path).await;
+        }
+    }
+
     /// The image of the `at`-th page, when it is in memory.
     pub(crate) fn image(&self, at: usize) -> Option<&[u8]> {
         let DeltaImages::Memory(bytes) = &self.images else { return None };

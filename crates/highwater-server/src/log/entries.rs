@@ -12,6 +12,7 @@ use highwater_ltx::{
 };
 use highwater_pages::{PageHash, StateSum};
 
+use super::LIBSQL;
 use super::file::StoredFile;
 use super::table::PageTable;
 use crate::SnapshotPolicy;
@@ -29,8 +30,8 @@ pub(crate) struct Entry {
     pub(crate) page_count: PageCount,
     pub(crate) timestamp_ms: i64,
     pub(crate) node_id: u64,
-    /// Pages in the push; as many frames.
-    pub(crate) pages: u32,
+    /// The frames that the push takes in its generation; at most as many pages are in its file.
+    pub(crate) frames: u32,
     /// The push. `None` when only a snapshot of the position is left.
     pub(crate) file: Option<Arc<StoredFile>>,
 }
@@ -46,6 +47,8 @@ pub(crate) struct Log {
     newest: HashMap<StateHash, TxId>,
     /// By the transaction that they are taken after.
     snapshots: BTreeMap<TxId, Arc<StoredFile>>,
+    /// When a libSQL client pushed last, in milliseconds since 1970.
+    last_libsql_ms: Option<i64>,
     pub(crate) table: PageTable,
 }
 
@@ -55,6 +58,7 @@ impl Log {
         Self {
             page_size,
             newest: HashMap::from([(first.position.state, first.txid)]),
+            last_libsql_ms: pushed_by_libsql(&first),
             head: first.clone(),
             entries: vec![first],
             snapshots: BTreeMap::new(),
@@ -92,6 +96,7 @@ impl Log {
     /// Adds the position after the head. Its pages are taken in by the caller.
     pub(crate) fn push(&mut self, entry: Entry) {
         self.newest.insert(entry.position.state, entry.txid);
+        self.last_libsql_ms = pushed_by_libsql(&entry).or(self.last_libsql_ms);
         self.head = entry.clone();
         self.entries.push(entry);
     }
@@ -157,10 +162,14 @@ impl Log {
     }
 
     /// The generation and the first frame of the next push. A new generation begins when a
-    /// snapshot was taken within the present one.
-    pub(crate) fn next_frame(&self) -> (Generation, FrameNo) {
+    /// snapshot was taken within the present one; but never with the push of a libSQL client, which
+    /// counts its frames on, nor when one pushed less than `quiet_ms` before: what such a client
+    /// repeats after a crash, or wrote since, has numbers of the generation it knows.
+    pub(crate) fn next_frame(&self, libsql: bool, now_ms: i64, quiet_ms: i64) -> (Generation, FrameNo) {
         let Position { generation, frame, .. } = self.head.position;
-        if self.newest_snapshot().is_some_and(|txid| txid >= self.generation_start()) {
+        let pays = self.newest_snapshot().is_some_and(|txid| txid >= self.generation_start());
+        let quiet = self.last_libsql_ms.is_none_or(|last| last.saturating_add(quiet_ms) <= now_ms);
+        if pays && quiet && !libsql {
             (generation.next(), FrameNo(1))
         } else {
             (generation, FrameNo(frame.0 + 1))
@@ -169,9 +178,14 @@ impl Log {
 
     /// The oldest retained transaction of the present generation.
     fn generation_start(&self) -> TxId {
-        let generation = self.head.position.generation;
-        let at = self.entries.partition_point(|entry| entry.position.generation < generation);
-        self.entries.get(at).map_or(self.head.txid, |entry| entry.txid)
+        self.of_generation(self.head.position.generation).first().map_or(self.head.txid, |entry| entry.txid)
+    }
+
+    /// The retained positions of a generation, oldest first.
+    pub(crate) fn of_generation(&self, generation: Generation) -> &[Entry] {
+        let start = self.entries.partition_point(|entry| entry.position.generation < generation);
+        let end = self.entries.partition_point(|entry| entry.position.generation <= generation);
+        self.entries.get(start..end).unwrap_or_default()
     }
 
     fn newest_snapshot(&self) -> Option<TxId> {
@@ -216,4 +230,9 @@ impl Log {
         files.extend(snapshot);
         (!files.is_empty()).then_some(files)
     }
+}
+
+/// When the push was made, if a libSQL client made it.
+fn pushed_by_libsql(entry: &Entry) -> Option<i64> {
+    (entry.node_id == LIBSQL.node_id()).then_some(entry.timestamp_ms)
 }

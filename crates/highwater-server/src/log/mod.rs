@@ -23,11 +23,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use highwater_ltx::{PageNo, PageSize, TxId};
+use highwater_ltx::{DeviceId, PageNo, PageSize, TxId};
 use highwater_wire::DbName;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use append::{Plan, Planned, unencodable};
+pub(crate) use append::{Appended, Plan, Planned, unencodable};
 pub(crate) use decide::{Refusal, SyncRequest, UnknownBase, Verdict};
 pub(crate) use delta::{Delta, DeltaImages, Staged};
 pub(crate) use entries::{Entry, Log};
@@ -35,10 +35,15 @@ pub(crate) use images::{Batch, Images, blocking};
 pub(crate) use locate::Located;
 pub(crate) use snapshot::snapshot_header;
 
+use crate::libsql::Branches;
 use crate::metrics::Metrics;
 use crate::store::Store;
-use crate::{Error, Limits, Result, SnapshotPolicy, paths};
+use crate::{Error, LibsqlConfig, Limits, Result, SnapshotPolicy, paths};
 use file::StoredFile;
+
+/// Who pushed, in the log, when it was a libSQL client: they have no device id of their own. The node id
+/// in the files reads `libsql`.
+pub(crate) const LIBSQL: DeviceId = DeviceId((u64::from_be_bytes(*b"libsql\0\0") as u128) << 64);
 
 /// How long no snapshot is tried after one failed: a full disk is not helped by trying.
 const AFTER_FAILURE: Duration = Duration::from_secs(60);
@@ -50,6 +55,7 @@ pub(crate) struct Context {
     pub(crate) snapshot: SnapshotPolicy,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) libsql: LibsqlConfig,
     /// Work that outlives a connection: pushes being made durable, snapshots being written.
     pub(crate) tasks: TaskTracker,
     /// Set when the server stops: work that can be done later is not begun.
@@ -62,13 +68,15 @@ pub(crate) struct Database {
     pub(crate) name: DbName,
     pub(crate) context: Arc<Context>,
     /// Whoever decides about a push and appends it holds this.
-    turn: tokio::sync::Mutex<()>,
+    pub(crate) turn: tokio::sync::Mutex<()>,
     log: RwLock<Option<Log>>,
     snapshotting: AtomicBool,
     /// When the last attempt at a snapshot failed.
     snapshot_failed: Mutex<Option<Instant>>,
     /// For eviction: the registry's count when it was last asked for.
     pub(crate) last_used: AtomicU64,
+    /// Unfinished pushes of libSQL clients.
+    pub(crate) branches: Branches,
 }
 
 impl Database {
@@ -92,6 +100,7 @@ impl Database {
             snapshotting: AtomicBool::new(false),
             snapshot_failed: Mutex::new(None),
             last_used: AtomicU64::new(0),
+            branches: Branches::default(),
         })
     }
 
@@ -120,7 +129,7 @@ impl Database {
     }
 
     /// [`Database::refresh`] for whoever has the turn.
-    async fn refresh_in_turn(&self) -> Result<()> {
+    pub(crate) async fn refresh_in_turn(&self) -> Result<()> {
         let store = &self.context.store;
         loop {
             let txid = self.next_txid();
@@ -192,6 +201,19 @@ impl Database {
         Ok(self
             .read(|log| pages.filter_map(|page| Some((page, log.table.hash(page)?))).collect())
             .unwrap_or_default())
+    }
+
+    /// One page of the head, canonical; `None` when it has no such page.
+    pub(crate) async fn head_page(&self, page: PageNo) -> Result<Option<Vec<u8>>> {
+        let found = self.read(|log| {
+            let list = vec![log.table.image(page)?];
+            let files = log.table.files().to_vec();
+            Some(Images { db: self.name.clone(), page_size: log.page_size, files, list })
+        });
+        let Some(images) = found.flatten() else { return Ok(None) };
+        let mut data = Vec::new();
+        images.read_one(&self.context.store, 0, &mut data).await?;
+        Ok(Some(data))
     }
 
     /// Marks the beginning of a snapshot; false when one is being written already, or failed lately.

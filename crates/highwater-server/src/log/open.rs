@@ -188,7 +188,7 @@ impl Opening<'_> {
         });
         let path = file.path(self.db);
         let entry = entry.ok_or_else(|| Error::damaged(&path, "it does not say which state it holds"))?;
-        let entry = Entry { file: None, pages: 0, ..entry };
+        let entry = Entry { file: None, frames: 0, ..entry };
         self.log = Some(Log::new(header.page_size, entry));
         Ok(())
     }
@@ -262,7 +262,7 @@ fn native(header: &Header, file: &Arc<StoredFile>, head: Option<&Entry>) -> Opti
         page_count: header.commit,
         timestamp_ms: header.timestamp_ms.max(head.map_or(i64::MIN, |head| head.timestamp_ms)),
         node_id: header.node_id,
-        pages: u32::try_from(frames).unwrap_or(u32::MAX),
+        frames: u32::try_from(frames).unwrap_or(u32::MAX),
         file: Some(Arc::clone(file)),
     })
 }
@@ -274,7 +274,7 @@ fn foreign(
     state: highwater_ltx::StateHash,
     head: Option<(&Entry, usize)>,
 ) -> Entry {
-    let pages = head.map_or(header.commit.data_page_count(header.page_size), |(_, pages)| {
+    let frames = head.map_or(header.commit.data_page_count(header.page_size), |(_, pages)| {
         u32::try_from(pages).unwrap_or(u32::MAX)
     });
     let head = head.map(|(head, _)| head);
@@ -282,11 +282,11 @@ fn foreign(
     let generation = head.map_or(Generation::FIRST, |head| head.position.generation);
     Entry {
         txid: file.txid,
-        position: Position { generation, frame: FrameNo(before.0 + u64::from(pages)), state },
+        position: Position { generation, frame: FrameNo(before.0 + u64::from(frames)), state },
         page_count: header.commit,
         timestamp_ms: header.timestamp_ms.max(head.map_or(i64::MIN, |head| head.timestamp_ms)),
         node_id: header.node_id,
-        pages,
+        frames,
         file: Some(Arc::clone(file)),
     }
 }

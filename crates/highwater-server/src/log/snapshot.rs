@@ -20,7 +20,7 @@ use crate::{Result, paths, staging};
 
 impl Database {
     /// Starts to write a snapshot of the head if the policy asks for one and none is being written.
-    pub(super) fn snapshot_if_due(self: &Arc<Self>) {
+    pub(crate) fn snapshot_if_due(self: &Arc<Self>) {
         let due = self.read(|log| log.snapshot_due(&self.context.snapshot)).unwrap_or(false);
         if !due || !self.begin_snapshot() {
             return;

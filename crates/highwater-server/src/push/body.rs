@@ -11,6 +11,8 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use super::PushError;
+
 /// Up to so many bytes are gathered before the reader starts.
 const AT_FIRST: usize = 1 << 20;
 /// Pieces that may wait for the reader. Each is at most what the connection reads at once.
@@ -80,6 +82,20 @@ impl Incoming {
     pub(super) fn is_empty(&self) -> bool {
         self.in_memory() == Some(0)
     }
+}
+
+/// Waits for all of a body that must fit into memory.
+pub(crate) async fn read_whole(body: Body, idle: Duration, limit: usize) -> Result<Vec<u8>, PushError> {
+    let mut stream = body.into_data_stream();
+    let mut whole = Vec::new();
+    while let Some(bytes) = piece(&mut stream, idle).await {
+        let bytes = bytes?;
+        if whole.len() + bytes.len() > limit {
+            return Err(PushError::TooLarge { limit: limit as u64 });
+        }
+        whole.extend_from_slice(&bytes);
+    }
+    Ok(whole)
 }
 
 /// Reads the rest of a body that nobody wants, so that the client can finish sending and read why.

@@ -7,7 +7,7 @@ use highwater_pages::is_canonical;
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Says what is wrong with a page, as a clause.
-pub(super) fn page_fault(page: PageNo, data: &[u8], size: PageSize) -> Option<String> {
+pub(crate) fn page_fault(page: PageNo, data: &[u8], size: PageSize) -> Option<String> {
     if page.0 != 1 {
         return None;
     }

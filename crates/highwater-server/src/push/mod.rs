@@ -9,5 +9,6 @@ mod body;
 mod check;
 mod read;
 
-pub(crate) use body::{Encoding, Incoming, discard};
+pub(crate) use body::{Encoding, Incoming, discard, read_whole};
+pub(crate) use check::page_fault;
 pub(crate) use read::{PushError, receive};

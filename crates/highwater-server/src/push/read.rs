@@ -164,6 +164,7 @@ fn delta(header: &Header, pages: Vec<(PageNo, PageHash)>, images: DeltaImages) -
         commit: header.commit,
         // Its absence is a fault that was found before.
         state: header.state.unwrap_or(highwater_ltx::StateHash(0)),
+        frames: pages.len() as u64,
         pages,
         images,
     }

@@ -1,0 +1,200 @@
+//! The requests of libSQL's clients: `/DB/info`, `/DB/export/G`, `/DB/sync/G/START/END[/BATON]`.
+//!
+//! A client takes 400 with a generation for the end of a pull, retries 5xx, and shows the body of anything
+//! else as its error. So what goes wrong here is told as elsewhere, except that a pull is never answered
+//! with another 400.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use highwater_ltx::{FrameNo, Generation};
+use highwater_wire::{DbName, ErrorCode};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode};
+use serde_json::json;
+
+use super::access::{Caller, Need};
+use super::path::{self, Libsql};
+use super::track::note;
+use super::{App, Failure, allowed, json as json_response, not_found};
+use crate::libsql::{self, Batch, FRAME, Outcome, Pull, Request};
+use crate::log::{Database, LIBSQL};
+use crate::metrics::Did;
+use crate::push;
+
+/// The generation that a client begins with when there is no database yet.
+const FIRST: Generation = Generation::FIRST;
+/// A client that has its data encrypted at the server sends the key in this header.
+const ENCRYPTION_KEY: &str = "x-turso-encryption-key";
+
+/// Does what a libSQL client asks for.
+pub(super) async fn libsql(
+    app: &App,
+    head: &Parts,
+    name: Option<DbName>,
+    verb: Libsql<'_>,
+    body: &mut Option<Body>,
+) -> Result<Response, Failure> {
+    let name = match name {
+        Some(name) => name,
+        None => of_host(app, head)?,
+    };
+    let pushes = match verb {
+        Libsql::Sync { .. } if head.method == Method::POST => true,
+        _ if matches!(head.method, Method::GET | Method::HEAD) => false,
+        Libsql::Sync { .. } => return Err(Failure::method_not_allowed("GET, HEAD, POST")),
+        Libsql::Info | Libsql::Export(_) => return Err(Failure::method_not_allowed("GET, HEAD")),
+    };
+    let caller = allowed(app, head, if pushes { Need::Write(&name) } else { Need::Read(&name) })?;
+    if head.headers.get(ENCRYPTION_KEY).is_some_and(|key| !key.is_empty()) {
+        return Err(Failure::new(
+            ErrorCode::CorruptBody,
+            "this server does not encrypt databases with a client's key; leave the remote encryption key out",
+        ));
+    }
+    let db = app.registry.get(&name).await?;
+    let answer = match verb {
+        Libsql::Info => info(&db).await,
+        Libsql::Export(generation) => export(&db, generation).await,
+        Libsql::Sync { generation, start, .. } if !pushes => pull(&db, &caller, generation, start).await,
+        Libsql::Sync { generation, start, end, baton } => {
+            let body = body.take().unwrap_or_default();
+            post(&db, &caller, (generation, start, end, baton), body).await
+        }
+    };
+    if !db.exists() {
+        app.registry.forget(&name);
+    }
+    answer
+}
+
+fn of_host(app: &App, head: &Parts) -> Result<DbName, Failure> {
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| head.uri.authority().map(http::uri::Authority::as_str));
+    host.filter(|_| app.context.libsql.host_label).and_then(path::of_host).ok_or_else(|| {
+        not_found("the path names no database; a libSQL client's URL ends with its name: http://HOST/NAME")
+    })
+}
+
+async fn info(db: &Database) -> Result<Response, Failure> {
+    db.refresh().await?;
+    let generation = db.read(|log| log.head().position.generation).unwrap_or(FIRST);
+    Ok(json_response(&json!({ "current_generation": generation.0 })))
+}
+
+async fn export(db: &Arc<Database>, generation: Generation) -> Result<Response, Failure> {
+    let Some(export) = libsql::export(db, generation).await? else {
+        return Err(Failure::new(
+            ErrorCode::UnknownPosition,
+            format!(
+                "the beginning of generation {generation} of {} is not kept; ask `info` for the newest one",
+                db.name
+            ),
+        ));
+    };
+    octets(export.size, export.body)
+}
+
+async fn pull(
+    db: &Arc<Database>,
+    caller: &Caller,
+    generation: Generation,
+    start: FrameNo,
+) -> Result<Response, Failure> {
+    if start == FrameNo(0) {
+        return Err(Failure::new(ErrorCode::UnknownPosition, "frames are numbered from 1"));
+    }
+    match libsql::pull(db, generation, start).await? {
+        Pull::Frames(frames, body) => {
+            note(|facts| (facts.did, facts.frames_out) = (Some(Did::Pulled), frames));
+            octets(frames * FRAME as u64, body)
+        }
+        Pull::End(newest) => {
+            note(|facts| facts.did = Some(Did::UpToDate));
+            let mut response = json_response(&json!({ "generation": newest.0 }));
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            Ok(response)
+        }
+        Pull::Unproven(at) => {
+            tracing::warn!(
+                db = %db.name, protocol = "libsql", %caller, generation = generation.0, start = start.0,
+                "a client asks for frames after a place that this history does not have: its database or its `-info` file \
+                 belongs to another history. If it has rows that are nowhere else, write one more and sync: then it sends \
+                 all it has. Else remove its files and open it anew"
+            );
+            Err(Failure::new(
+                ErrorCode::UnknownBase,
+                format!(
+                    "{} has no state at generation {}, frame {}: this copy belongs to another history. Write to it and sync, \
+                     and all of it is sent; or remove its files and open it anew",
+                    db.name, at.generation, at.frame
+                ),
+            ))
+        }
+    }
+}
+
+async fn post(
+    db: &Arc<Database>,
+    caller: &Caller,
+    (generation, first, end, baton): (Generation, FrameNo, FrameNo, Option<&str>),
+    body: Body,
+) -> Result<Response, Failure> {
+    let limits = &db.context.limits;
+    let body = push::read_whole(body, limits.idle_timeout, limits.body_memory).await?;
+    let batch = Batch::parse(body).map_err(|what| Failure::new(ErrorCode::CorruptBody, what))?;
+    if first == FrameNo(0) || end.0.checked_sub(first.0) != Some(batch.len() as u64) {
+        return Err(Failure::new(
+            ErrorCode::CorruptBody,
+            format!("the path announces frames {first} to {end} (exclusive), but {} came", batch.len()),
+        ));
+    }
+    if !db.exists() && !caller.may_create() {
+        return Err(Failure::new(
+            ErrorCode::Forbidden,
+            "there is no such database, and this token does not allow `create`",
+        ));
+    }
+    let frames = batch.len();
+    note(|facts| facts.frames_in = frames as u64);
+    let pushed = libsql::push(db, Request { generation, first, batch, baton }).await?;
+    let (now, durable) = (pushed.generation, pushed.max_frame_no);
+    let head = db.read(|log| (log.head().position, log.head().txid));
+    note(|facts| (facts.did, facts.device, facts.head) = (did(pushed.outcome), Some(LIBSQL), head));
+    if pushed.outcome == Outcome::Conflict {
+        tracing::warn!(
+            db = %db.name, protocol = "libsql", device = %caller, generation = generation.0, first = first.0, frames,
+            head_generation = now, durable_frame_num = durable,
+            "conflict: this device and another one both wrote since frame {durable} of generation {now}. Nothing of its push was \
+             stored, nothing was lost. To resolve it: copy the device's new rows from its database, remove its database and \
+             `-info` files, open it anew, and write the rows again"
+        );
+    } else {
+        tracing::debug!(
+            db = %db.name, outcome = ?pushed.outcome, generation = now, first = first.0, frames, durable_frame_num = durable,
+            "took in a batch"
+        );
+    }
+    Ok(json_response(&pushed))
+}
+
+/// What a push did, for the metrics.
+fn did(outcome: Outcome) -> Option<Did> {
+    match outcome {
+        Outcome::Known => Some(Did::UpToDate),
+        Outcome::Appended => Some(Did::Pushed),
+        Outcome::Staged => Some(Did::Staged),
+        Outcome::Conflict => Some(Did::Conflict),
+        Outcome::Again => None,
+    }
+}
+
+/// A body of raw bytes.
+fn octets(size: u64, body: Body) -> Result<Response, Failure> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_LENGTH, size.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    Ok(response)
+}

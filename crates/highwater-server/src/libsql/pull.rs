@@ -1,0 +1,237 @@
+//! `GET /DB/sync/G/START/END` and `GET /DB/export/G`: what a client lacks.
+//!
+//! A pull is answered with whole pushes, each as one transaction with as many frames as it has numbers:
+//! pages in ascending order, the first frame repeated in front of them where the client that pushed wrote
+//! pages more than once. At the end of a generation the client is told the newest one, and goes to the
+//! next.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt};
+use highwater_ltx::{FrameNo, Generation, PageCount, PageNo, Place};
+
+use super::branch::Branches;
+use super::compare::{Compared, compare, is_boundary, pages_at, push_images, zero_hash};
+use super::frames::{FRAME, PAGE, PAGE_SIZE, header};
+use super::is_private;
+use crate::log::{Database, Entry, Images, Refusal};
+use crate::store::Store;
+use crate::{Error, Result};
+
+/// Further pushes are left for the next request when an answer has so many bytes.
+const ENOUGH: u64 = 4 << 20;
+
+/// Frames in a block of equal ones.
+const BLOCK: usize = 64;
+
+/// The answer to a pull.
+#[derive(Debug)]
+pub(crate) enum Pull {
+    /// Frames: how many, and the bytes.
+    Frames(u64, Body),
+    /// There is nothing more in this generation; the newest one is this.
+    End(Generation),
+    /// The server cannot tell what this client has.
+    Unproven(Place),
+}
+
+/// The image of a database at the beginning of a generation.
+#[derive(Debug)]
+pub(crate) struct Export {
+    /// In bytes.
+    pub(crate) size: u64,
+    pub(crate) body: Body,
+}
+
+/// Answers a pull of the frames from `first` on.
+pub(crate) async fn pull(
+    db: &Arc<Database>,
+    generation: Generation,
+    first: FrameNo,
+) -> Result<Pull, Refusal> {
+    db.refresh().await?;
+    let at = Place { generation, frame: FrameNo(first.0.saturating_sub(1)) };
+    let Some((page_size, newest)) = db.read(|log| (log.page_size, log.head().position.generation)) else {
+        let start = Place { generation: Generation::FIRST, frame: FrameNo(0) };
+        return Ok(if at == start { Pull::End(Generation::FIRST) } else { Pull::Unproven(at) });
+    };
+    if page_size != PAGE_SIZE {
+        return Err(Refusal::WrongPageSize { database: page_size, sent: PAGE_SIZE });
+    }
+    let place = if is_private(generation) { in_log(db, at).await? } else { Some(at) };
+    let Some(place) = place.filter(|place| db.read(|log| is_boundary(log, *place)) == Some(true)) else {
+        return Ok(Pull::Unproven(at));
+    };
+    let mut entries = db.read(|log| pushes_after(log, place)).unwrap_or_default();
+    if entries.is_empty() {
+        // A branch is not followed by the generation that its number is followed by.
+        let end = if is_private(generation) { generation } else { newest };
+        return Ok(Pull::End(end));
+    }
+    let mut frames = 0;
+    entries.retain(|(entry, _)| {
+        let wanted = frames * (FRAME as u64) < ENOUGH;
+        frames += if wanted { u64::from(entry.frames) } else { 0 };
+        wanted
+    });
+    let mut parts = Vec::with_capacity(entries.len());
+    for (entry, before) in entries {
+        parts.push(Part::of(db, entry, before).await?);
+    }
+    Ok(Pull::Frames(frames, body(db, parts, Part::chunk)))
+}
+
+/// The pushes after a place in its generation, and the size of the database before each.
+fn pushes_after(log: &crate::log::Log, at: Place) -> Vec<(Entry, PageCount)> {
+    let mut before = pages_at(log, at);
+    let entries = log.of_generation(at.generation).iter().filter(|entry| entry.position.frame > at.frame);
+    entries.map(|entry| (entry.clone(), std::mem::replace(&mut before, entry.page_count))).collect()
+}
+
+/// The place of the log that a frame of a branch is, if everything up to it was taken in.
+async fn in_log(db: &Database, at: Place) -> Result<Option<Place>> {
+    let Some(branch) = Branches::find(db, at.generation).await? else { return Ok(None) };
+    let branch = branch.lock().await;
+    let count = usize::try_from(at.frame.0.saturating_sub(branch.before().0)).unwrap_or(usize::MAX);
+    let (Some(fork), Some(heads)) = (branch.fork, branch.heads.get(..count)) else { return Ok(None) };
+    Ok(match compare(db, fork, heads).await? {
+        Compared::Known { at, known } if known == count => Some(at),
+        _ => None,
+    })
+}
+
+/// One push as frames.
+#[derive(Debug)]
+struct Part {
+    images: Arc<Images>,
+    /// After it.
+    pages: PageCount,
+    /// How often the first frame comes before all of them.
+    repeats: u64,
+}
+
+impl Part {
+    async fn of(db: &Database, entry: Entry, before: PageCount) -> Result<Self> {
+        let missing =
+            || Error::damaged(&crate::paths::pushes(&db.name), "a push of its history is not retained");
+        let mut images = push_images(db, &entry).await?.ok_or_else(missing)?;
+        let frames = u64::from(entry.frames);
+        let excess = (images.list.len() as u64).saturating_sub(frames);
+        if excess > 0 {
+            images = without_filled(db, images, before, excess).await?;
+        }
+        let repeats = frames.saturating_sub(images.list.len() as u64);
+        Ok(Self { images: Arc::new(images), pages: entry.page_count, repeats })
+    }
+
+    /// The first frame, as often as it is repeated, in blocks.
+    async fn repeated(&self, store: &Store) -> Result<Vec<Bytes>> {
+        let (Some(first), true) = (self.images.list.first(), self.repeats > 0) else { return Ok(Vec::new()) };
+        let mut page = Vec::new();
+        self.images.read_one(store, 0, &mut page).await?;
+        let frame = [header(first.page, PageCount(0)).as_slice(), &page].concat();
+        let repeats = usize::try_from(self.repeats).unwrap_or(usize::MAX);
+        let block = Bytes::from(frame.repeat(repeats.min(BLOCK)));
+        let mut blocks = vec![block.clone(); repeats / BLOCK];
+        blocks.push(block.slice(..repeats % BLOCK * FRAME));
+        Ok(blocks)
+    }
+
+    /// One page of the push, as what is sent of it.
+    fn chunk(&self, page: PageNo, data: &[u8], out: &mut BytesMut) {
+        let last = self.images.list.last().is_some_and(|last| last.page == page);
+        out.extend_from_slice(&header(page, if last { self.pages } else { PageCount(0) }));
+        out.extend_from_slice(data);
+    }
+}
+
+/// Leaves out pages that no frame had when they were pushed: who pulls has zeros there anyway.
+async fn without_filled(db: &Database, images: Images, before: PageCount, mut excess: u64) -> Result<Images> {
+    let images = Arc::new(images);
+    let hashes = images.hashes(&db.context.store).await?;
+    let mut list = Vec::with_capacity(images.list.len());
+    for (image, hash) in hashes {
+        if excess > 0 && image.page.0 > before.0 && hash == zero_hash(image.page) {
+            excess -= 1;
+        } else {
+            list.push(image);
+        }
+    }
+    if excess > 0 {
+        let what = "it has more pages than frames";
+        return Err(Error::damaged(&crate::paths::pushes(&db.name), what));
+    }
+    Ok(Images { db: images.db.clone(), page_size: images.page_size, files: images.files.clone(), list })
+}
+
+/// Answers with the database as it was when the generation began; `None` when that is not known.
+pub(crate) async fn export(db: &Arc<Database>, generation: Generation) -> Result<Option<Export>, Refusal> {
+    db.refresh().await?;
+    let empty = || Some(Export { size: 0, body: Body::empty() });
+    let start = Place { generation, frame: FrameNo(0) };
+    let found =
+        db.read(|log| (log.page_size, is_boundary(log, start), log.at(start).map(|entry| entry.txid)));
+    let Some((page_size, begins, before)) = found else {
+        return Ok(if generation == Generation::FIRST { empty() } else { None });
+    };
+    if page_size != PAGE_SIZE {
+        return Err(Refusal::WrongPageSize { database: page_size, sent: PAGE_SIZE });
+    }
+    if !begins {
+        return Ok(None);
+    }
+    let Some(before) = before else { return Ok(empty()) };
+    let Some((entry, images)) = db.images_at(before).await? else { return Ok(None) };
+    let size = entry.page_count.bytes(PAGE_SIZE);
+    let part = Part { images: Arc::new(images), pages: entry.page_count, repeats: 0 };
+    let image = |_: &Part, page: PageNo, data: &[u8], out: &mut BytesMut| {
+        out.extend_from_slice(data);
+        if page.0 + 1 == PAGE_SIZE.lock_page().0 {
+            // The page that holds SQLite's locks has a place in a file, and no image.
+            out.extend_from_slice(&[0; PAGE]);
+        }
+    };
+    Ok(Some(Export { size, body: body(db, vec![part], image) }))
+}
+
+/// A body that reads pages while they are sent.
+fn body(
+    db: &Arc<Database>,
+    parts: Vec<Part>,
+    write: impl Fn(&Part, PageNo, &[u8], &mut BytesMut) + Send + Copy + 'static,
+) -> Body {
+    let store = db.context.store.clone();
+    let stream = futures::stream::iter(parts).flat_map(move |part| {
+        let part = Arc::new(part);
+        let repeated = {
+            let (part, store) = (Arc::clone(&part), store.clone());
+            futures::stream::once(async move {
+                part.repeated(&store).await.map(|blocks| futures::stream::iter(blocks.into_iter().map(Ok)))
+            })
+            .try_flatten()
+        };
+        let images = part.images.read(&store).then(move |batch| {
+            let part = Arc::clone(&part);
+            async move {
+                let batch = batch?;
+                let mut out = BytesMut::new();
+                part.images.decode::<Error>(&batch, &mut Vec::new(), |image, data| {
+                    write(&part, image.page, data, &mut out);
+                    Ok(())
+                })?;
+                Ok::<Bytes, Error>(out.freeze())
+            }
+        });
+        repeated.chain(images)
+    });
+    let name = db.name.clone();
+    let told = move |result: &Result<Bytes>| {
+        if let Err(error) = result {
+            // The client sees the body end too early, and asks again.
+            tracing::warn!(db = %name, error = %crate::error::chain(error), "an answer was cut short");
+        }
+    };
+    Body::from_stream(stream.inspect(told))
+}

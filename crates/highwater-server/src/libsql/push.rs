@@ -1,0 +1,249 @@
+//! `POST /DB/sync/G/START/END[/BATON]`: frames of a client's log.
+//!
+//! Order of steps: what comes before is made certain; frames that decide nothing yet are stored in a
+//! branch; at a commit everything since the last decided place is compared with the log, and what is new
+//! is appended to its head. The client is answered when that is durable. Killed anywhere, the client sends
+//! the same frames again, which are then known.
+
+use std::sync::Arc;
+
+use highwater_ltx::{FrameNo, Generation, Place};
+use highwater_pages::kill_point;
+use serde::Serialize;
+
+use super::CLIENT_BATCH;
+use super::append::{Source, delta};
+use super::baton::Baton;
+use super::branch::{Branch, Branches};
+use super::compare::{Compared, compare, generations, pages_at};
+use super::frames::{Batch, FrameHead, PAGE, PAGE_SIZE, settle};
+use super::ground::{Ground, ground};
+use crate::log::{Appended, Database, LIBSQL, Refusal};
+
+/// How often a server that loses the race for head+1 compares again before it gives up.
+const ATTEMPTS: usize = 16;
+
+/// A push, received and read.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) generation: Generation,
+    /// The number of its first frame.
+    pub(crate) first: FrameNo,
+    pub(crate) batch: Batch,
+    pub(crate) baton: Option<&'a str>,
+}
+
+/// The answer, as the protocol has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Pushed {
+    /// `ok` or `conflict`.
+    pub(crate) status: &'static str,
+    /// The generation that the client is to go on with.
+    pub(crate) generation: u32,
+    /// The last frame that is durable, or 0: send everything again.
+    pub(crate) max_frame_no: u64,
+    pub(crate) baton: String,
+    /// What was done.
+    #[serde(skip)]
+    pub(crate) outcome: Outcome,
+}
+
+/// What was done with a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The log has it already.
+    Known,
+    /// The log has it now.
+    Appended,
+    /// It waits for its commit.
+    Staged,
+    /// The client is asked for its whole log.
+    Again,
+    /// Something else stands in the log there.
+    Conflict,
+}
+
+impl Pushed {
+    fn new(outcome: Outcome, place: Place) -> Self {
+        let (status, baton) = match outcome {
+            Outcome::Known | Outcome::Appended => ("ok", Baton::Log(place)),
+            Outcome::Staged => ("ok", Baton::Branch(place)),
+            Outcome::Again => ("ok", Baton::Again),
+            Outcome::Conflict => ("conflict", Baton::Again),
+        };
+        let (generation, max_frame_no) = (place.generation.0, place.frame.0);
+        Self { status, generation, max_frame_no, baton: baton.to_string(), outcome }
+    }
+}
+
+/// Takes in a push.
+pub(crate) async fn push(db: &Arc<Database>, request: Request<'_>) -> Result<Pushed, Refusal> {
+    db.refresh().await?;
+    if let Some(database) = db.read(|log| log.page_size).filter(|size| *size != PAGE_SIZE) {
+        return Err(Refusal::WrongPageSize { database, sent: PAGE_SIZE });
+    }
+    let Request { generation, first, batch, baton } = request;
+    let work = |fork, branch, waiting| Work { db, fork, branch, waiting, batch: &batch, first };
+    match ground(db, (generation, first), baton).await? {
+        Ground::Log(place) => work(Some(place), None, 0).take().await,
+        Ground::Unknown => work(None, None, 0).take().await,
+        Ground::Branch(branch) => {
+            let mut branch = branch.lock().await;
+            let waiting = first.0.saturating_sub(branch.before().0 + 1);
+            let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
+            // What waits already must be what is sent again.
+            let again = branch.heads.get(waiting..).unwrap_or_default();
+            if !again.iter().zip(&batch.heads).all(|(a, b)| a == b) {
+                return Ok(send_all(db, generation));
+            }
+            work(branch.fork, Some(&mut branch), waiting).take().await
+        }
+        Ground::Unproven => Ok(send_all(db, generation)),
+    }
+}
+
+/// Asks for the client's whole log.
+fn send_all(db: &Database, generation: Generation) -> Pushed {
+    let known = db.read(|log| {
+        let known = !log.of_generation(generation).is_empty();
+        if known { generation } else { log.head().position.generation }
+    });
+    let generation = known.unwrap_or(Generation::FIRST);
+    Pushed::new(Outcome::Again, Place { generation, frame: FrameNo(0) })
+}
+
+/// A batch on its ground.
+struct Work<'a> {
+    db: &'a Arc<Database>,
+    /// The place of the log that comes before; `None`: the content tells.
+    fork: Option<Place>,
+    /// Frames between that place and the batch.
+    branch: Option<&'a mut Branch>,
+    /// How many of the branch's frames come before the batch; those after it are sent again.
+    waiting: usize,
+    batch: &'a Batch,
+    /// The number of the batch's first frame.
+    first: FrameNo,
+}
+
+/// What a comparison leads to.
+enum Step {
+    /// The client is there.
+    Known(Place),
+    /// The frames after so many are to be appended; the place is the head.
+    Append(Place, usize),
+    /// It takes more frames to tell.
+    Wait,
+    Conflict(Place),
+}
+
+impl Work<'_> {
+    async fn take(mut self) -> Result<Pushed, Refusal> {
+        let waiting = self.branch.as_ref().and_then(|branch| branch.heads.get(..self.waiting));
+        let heads = [waiting.unwrap_or_default(), &self.batch.heads].concat();
+        let limit = self.db.context.limits.push_bytes;
+        if heads.len() as u64 * PAGE as u64 > limit {
+            return Err(Refusal::TooLarge { limit });
+        }
+        if heads.last().is_none_or(|head| head.commit.0 == 0) {
+            return self.stage().await;
+        }
+        for _ in 0..ATTEMPTS {
+            let turn = self.db.turn.lock().await;
+            self.db.refresh_in_turn().await?;
+            match self.compare(&heads).await? {
+                Step::Known(place) => return Ok(Pushed::new(Outcome::Known, place)),
+                Step::Conflict(place) => return Ok(Pushed::new(Outcome::Conflict, place)),
+                Step::Wait => {
+                    drop(turn);
+                    return self.stage().await;
+                }
+                Step::Append(at, known) => {
+                    let Some(entry) = self.append(at, heads.get(known..).unwrap_or_default(), known).await?
+                    else {
+                        continue;
+                    };
+                    drop(turn);
+                    self.db.snapshot_if_due();
+                    return Ok(Pushed::new(Outcome::Appended, entry));
+                }
+            }
+        }
+        Err(Refusal::Busy)
+    }
+
+    /// Stores the frames of the batch that no branch has yet.
+    async fn stage(&mut self) -> Result<Pushed, Refusal> {
+        let (store, name) = (&self.db.context.store, &self.db.name);
+        let last = FrameNo(self.first.0 + self.batch.len() as u64 - 1);
+        let generation = match &mut self.branch {
+            Some(branch) => {
+                let there = branch.heads.len() - self.waiting;
+                if there < self.batch.len() {
+                    branch.add(store, name, &self.batch.skip(there)).await?;
+                }
+                branch.number
+            }
+            None => {
+                let branch = Branches::begin(self.db, self.fork).await?;
+                let mut branch = branch.lock().await;
+                branch.add(store, name, self.batch).await?;
+                branch.number
+            }
+        };
+        Ok(Pushed::new(Outcome::Staged, Place { generation, frame: last }))
+    }
+
+    /// Compares all frames since the fork with the log. The caller has the turn.
+    async fn compare(&self, heads: &[FrameHead]) -> Result<Step, Refusal> {
+        let compared = match self.fork {
+            Some(fork) => compare(self.db, fork, heads).await?,
+            None => by_content(self.db, heads).await?,
+        };
+        let head = self.db.read(|log| log.head().position.place());
+        Ok(match compared {
+            Compared::Known { at, known } if known == heads.len() => Step::Known(at),
+            Compared::Known { at, known } if head.is_none_or(|head| head == at) => Step::Append(at, known),
+            Compared::Known { at, .. } | Compared::Differs { at } => Step::Conflict(at),
+            // A client that has more to send fills its batches.
+            Compared::Within { .. } if self.batch.len() >= CLIENT_BATCH => Step::Wait,
+            Compared::Within { at } => Step::Conflict(at),
+        })
+    }
+
+    /// Appends frames, of which the first is the `from`-th since the fork, to the head. `None`: another
+    /// server was faster. The caller has the turn.
+    async fn append(&self, at: Place, heads: &[FrameHead], from: usize) -> Result<Option<Place>, Refusal> {
+        let before = self.db.read(|log| pages_at(log, at)).unwrap_or_default();
+        let source =
+            Source { branch: self.branch.as_deref(), waiting: self.waiting, batch: self.batch, from };
+        let mut delta = delta(self.db, &source, &settle(heads, before), heads.len() as u64).await?;
+        kill_point("server-libsql-before-append");
+        let appended = self.db.append(&mut delta, LIBSQL).await;
+        delta.discard(&self.db.context.store).await;
+        match appended? {
+            Appended::Lost => Ok(None),
+            Appended::Done(entry) => Ok(Some(entry.position.place())),
+        }
+    }
+}
+
+/// Finds the generation that a whole log continues: one whose first push it begins with.
+async fn by_content(db: &Database, heads: &[FrameHead]) -> Result<Compared, Refusal> {
+    let first = |generation| Place { generation, frame: FrameNo(0) };
+    let Some(all) = db.read(|log| generations(log).collect::<Vec<_>>()) else {
+        return Ok(Compared::Known { at: first(Generation::FIRST), known: 0 });
+    };
+    let mut otherwise = Compared::Differs { at: first(all.first().copied().unwrap_or(Generation::FIRST)) };
+    for generation in all {
+        let compared = compare(db, first(generation), heads).await?;
+        let (Compared::Known { at, .. } | Compared::Within { at } | Compared::Differs { at }) = compared;
+        if at.frame > FrameNo(0) {
+            return Ok(compared);
+        }
+        if matches!(compared, Compared::Within { .. }) {
+            otherwise = compared;
+        }
+    }
+    Ok(otherwise)
+}
