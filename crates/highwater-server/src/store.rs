@@ -24,6 +24,9 @@ use crate::{Error, Result, StoreUrl, paths};
 
 /// Files that were being written and are older than this belong to nobody.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+/// Unfinished pushes of libSQL clients are kept for so long. A client that comes back later is asked for its
+/// whole log.
+const UNFINISHED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A store of databases. Cloning it is cheap and gives the same store.
 #[derive(Debug, Clone)]
@@ -243,13 +246,14 @@ impl Store {
         }
     }
 
-    /// Removes files that were being written a day ago and never finished. Returns how many.
+    /// Removes files that were being written a day ago and never finished, and pushes of libSQL clients that
+    /// were not finished for a week. Returns how many.
     pub(crate) async fn sweep(&self) -> Result<usize> {
         let root = Path::default();
         let objects: Vec<ObjectMeta> = self
             .objects
             .list(None)
-            .try_filter(|meta| futures::future::ready(paths::is_upload(&meta.location)))
+            .try_filter(|meta| futures::future::ready(kept(&meta.location).is_some()))
             .try_collect()
             .await
             .map_err(|error| Error::store("listing the store", &root, error))?;
@@ -257,7 +261,8 @@ impl Store {
         let mut removed = 0;
         for object in objects {
             let written = std::time::SystemTime::from(object.last_modified);
-            if now.duration_since(written).is_ok_and(|age| age > ABANDONED) {
+            let kept = kept(&object.location).unwrap_or(Duration::MAX);
+            if now.duration_since(written).is_ok_and(|age| age > kept) {
                 self.remove(&object.location).await;
                 removed += 1;
             }
@@ -267,6 +272,15 @@ impl Store {
             removed += tokio::task::spawn_blocking(move || sweep_parts(&folder)).await.unwrap_or(0);
         }
         Ok(removed)
+    }
+}
+
+/// For how long an object is kept that nothing may need any more; `None`: for ever.
+fn kept(object: &Path) -> Option<Duration> {
+    match object {
+        _ if paths::is_upload(object) => Some(ABANDONED),
+        _ if paths::is_branch_frames(object) => Some(UNFINISHED),
+        _ => None,
     }
 }
 
@@ -306,16 +320,17 @@ mod tests {
         let push = "db/ltx/0/0000000000000001-0000000000000001.ltx";
         let upload = format!("db/uploads/{:032x}.ltx", 7);
         let kept = [push.to_owned(), "db/ltx/0/notes.ltx#x".to_owned(), format!("{upload}.txt")];
-        let swept = [format!("{push}#1"), upload.clone(), format!("{upload}#12")];
+        let staged = "team/db/sync/80000010/0000000000000001-0000000000000080.frames".to_owned();
+        let swept = [format!("{push}#1"), upload.clone(), format!("{upload}#12"), staged];
         for name in kept.iter().chain(&swept) {
             let path = folder.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            let old = std::time::SystemTime::now() - ABANDONED * 2;
+            let old = std::time::SystemTime::now() - UNFINISHED * 2;
             File::create(path).unwrap().set_modified(old).unwrap();
         }
         let fresh = format!("{push}#2");
         File::create(folder.path().join(&fresh)).unwrap();
-        assert_eq!(store.sweep().await.unwrap(), 3);
+        assert_eq!(store.sweep().await.unwrap(), 4);
         assert!(kept.iter().chain([&fresh]).all(|name| folder.path().join(name).exists()));
         assert!(!swept.iter().any(|name| folder.path().join(name).exists()));
     }

@@ -187,7 +187,7 @@ impl Rig {
         Self::start(Config { store, snapshot, limits, ..Config::default() }, Some(folder))
     }
 
-    fn start(config: Config, folder: Option<tempfile::TempDir>) -> Self {
+    pub fn start(config: Config, folder: Option<tempfile::TempDir>) -> Self {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
