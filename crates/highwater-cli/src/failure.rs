@@ -210,6 +210,12 @@ fn describe(error: &Error) -> (&'static str, String, Option<String>) {
             format!("there is no database at {remote}"),
             format!("check the name, or create it from a local file: highwater sync FILE --remote {remote}"),
         ),
+        Error::Deleted { remote } => (
+            "deleted",
+            format!("the database at {remote} was deleted on the server; the local file is whole, and work goes on"),
+            "to bring it back: highwater admin undelete SERVER NAME; or sync this copy to another name with --switch-remote"
+                .to_owned(),
+        ),
         Error::Exists { path } => (
             "exists",
             format!("{} already exists and was not touched", path.display()),

@@ -14,6 +14,8 @@ pub struct Config {
     pub store: StoreUrl,
     /// When a snapshot is written, and with it a new generation begins.
     pub snapshot: SnapshotPolicy,
+    /// What becomes of a database that was deleted.
+    pub deletion: DeletionPolicy,
     /// How much one client may ask of the server.
     pub limits: Limits,
     /// Who may use it.
@@ -140,6 +142,21 @@ pub struct SnapshotPolicy {
 impl Default for SnapshotPolicy {
     fn default() -> Self {
         Self { max_files: 1000, outweigh: true }
+    }
+}
+
+/// What becomes of a database that was deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeletionPolicy {
+    /// How long it can be undeleted; then its files are removed. Longer than any request takes. Default 30 days.
+    pub keep: Duration,
+    /// How often to look for databases whose time has come. Default one hour.
+    pub check: Duration,
+}
+
+impl Default for DeletionPolicy {
+    fn default() -> Self {
+        Self { keep: Duration::from_secs(30 * 24 * 60 * 60), check: Duration::from_secs(60 * 60) }
     }
 }
 

@@ -65,6 +65,22 @@ pub enum Error {
         missing: TxId,
     },
 
+    /// The database was deleted.
+    #[error(
+        "the database {database} was deleted; an administrator can bring it back with `highwater admin undelete`"
+    )]
+    Deleted {
+        /// The database's name.
+        database: String,
+    },
+
+    /// The database was administered while a request used it.
+    #[error("the database {database} was administered at this moment; try again")]
+    Administered {
+        /// The database's name.
+        database: String,
+    },
+
     /// The address cannot be listened on.
     #[error("cannot listen on {addr}; choose another address, or stop what uses it")]
     Listen {

@@ -24,12 +24,15 @@
 
 mod answer;
 mod buffers;
+mod collect;
 mod config;
 mod embedded;
 mod error;
 mod gate;
 mod http_api;
+mod inventory;
 mod libsql;
+mod lifecycle;
 mod log;
 mod metrics;
 mod paths;
@@ -40,7 +43,7 @@ mod staging;
 mod store;
 mod verify;
 
-pub use config::{Config, InvalidStoreUrl, LibsqlConfig, Limits, SnapshotPolicy, StoreUrl};
+pub use config::{Config, DeletionPolicy, InvalidStoreUrl, LibsqlConfig, Limits, SnapshotPolicy, StoreUrl};
 pub use embedded::Embedded;
 pub use error::{Error, Result};
 pub use gate::AuthConfig;

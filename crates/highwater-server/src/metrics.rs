@@ -54,6 +54,8 @@ struct Answered {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
+    /// When the server was started.
+    pub(crate) began: Instant,
     #[cfg(test)]
     names: Vec<&'static str>,
     requests: Family<Answered, Counter>,
@@ -78,6 +80,8 @@ pub(crate) struct Metrics {
     pub(crate) open: Gauge,
     /// Databases that were read into memory.
     pub(crate) opened: Counter,
+    /// Deleted databases whose files were removed.
+    pub(crate) collected: Counter,
     snapshots: Counters,
     /// Generations that began after the first one of a database.
     pub(crate) generations: Counter,
@@ -113,7 +117,8 @@ impl Metrics {
         r.registry.register("highwater_build", "The version that runs", version);
         r.names.push("highwater_build");
         r.names.extend(process::NAMES);
-        r.registry.register_collector(Box::new(process::Process { began: Instant::now() }));
+        let began = Instant::now();
+        r.registry.register_collector(Box::new(process::Process { began }));
         let histograms = Histograms::new_with_constructor(Latencies);
         Self {
             requests: r.make("highwater_requests", "Requests that were answered"),
@@ -137,10 +142,12 @@ impl Metrics {
             accepted: r.make("highwater_connections", "Connections that were accepted"),
             open: r.make("highwater_databases_open", "Databases in memory"),
             opened: r.make("highwater_databases_opened", "Databases that were read into memory"),
+            collected: r.make("highwater_databases_removed", "Deleted databases whose files were removed"),
             snapshots: r.make("highwater_snapshots", "Snapshots, by how they ended"),
             generations: r.make("highwater_generations_begun", "Generations that began"),
             staged: r.make("highwater_libsql_staged_frames", "Frames that were staged within a transaction"),
             registry: r.registry,
+            began,
             #[cfg(test)]
             names: r.names,
         }

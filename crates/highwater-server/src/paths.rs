@@ -5,9 +5,10 @@
 //! | `DB/ltx/0/<txid>-<txid>.ltx` | one accepted push |
 //! | `DB/ltx/9/0000000000000001-<txid>.ltx` | a snapshot of the state after that transaction |
 //! | `DB/sync/<generation>/<first>-<last>.frames` | frames of a libSQL client's unfinished push |
+//! | `DB/admin/<number>.json` | an event of the database as a whole: created, deleted … ([`crate::lifecycle`]) |
 //! | `DB/uploads/<random>.ltx` | a file that is still being written; belongs to nobody after a crash |
 //!
-//! One database's name may be the beginning of another's (`team`, `team/app`): `ltx`, `sync` and
+//! One database's name may be the beginning of another's (`team`, `team/app`): `ltx`, `sync`, `admin` and
 //! `uploads` are reserved words that no name contains, so the objects of two databases never meet.
 
 use highwater_ltx::{FrameNo, Generation, TxId, file_name, parse_file_name};
@@ -58,6 +59,33 @@ pub(crate) fn is_branch_frames(object: &Path) -> bool {
         && parts.rev().collect::<Vec<_>>().join("/").parse::<DbName>().is_ok()
 }
 
+/// The folder of a database's events.
+pub(crate) fn events(db: &DbName) -> Path {
+    Path::from(format!("{db}/admin"))
+}
+
+/// The event with that number, from 1.
+pub(crate) fn event(db: &DbName, number: u64) -> Path {
+    Path::from(format!("{db}/admin/{number:016x}.json"))
+}
+
+/// The number of an event.
+pub(crate) fn event_number(object: &Path) -> Option<u64> {
+    let digits = object.filename()?.strip_suffix(".json").filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
+/// Which database an event belongs to.
+pub(crate) fn database_of_event(object: &Path) -> Option<DbName> {
+    event_number(object)?;
+    object.as_ref().rsplit_once('/')?.0.strip_suffix("/admin")?.parse().ok()
+}
+
+/// Every folder in which a database has objects that are removed with it; its events are not among them.
+pub(crate) fn removed_with(db: &DbName) -> [Path; 4] {
+    ["ltx", "uploads", "sync", "merge"].map(|folder| Path::from(format!("{db}/{folder}")))
+}
+
 /// The transactions that the object's name says it covers.
 pub(crate) fn covers(object: &Path) -> Option<(TxId, TxId)> {
     parse_file_name(object.filename()?)
@@ -91,6 +119,9 @@ mod tests {
         assert_eq!(database_of(&push(&db, TxId(2))), Some(db.clone()));
         assert_eq!(database_of(&snapshot(&db, TxId(2))), Some(db.clone()));
         assert_eq!(database_of(&upload(&db, 1)), None);
+        assert_eq!(database_of_event(&event(&db, 26)), Some(db.clone()));
+        assert_eq!(event_number(&event(&db, 26)), Some(26));
+        assert_eq!(database_of_event(&push(&db, TxId(2))), None);
         assert!(is_upload(&upload(&db, 1)));
         assert!(!is_upload(&push(&db, TxId(2))));
     }

@@ -30,19 +30,32 @@ impl Registry {
 
     /// The database of that name, opened if it is not; it may not exist in the store.
     pub(crate) async fn get(&self, name: &DbName) -> Result<Arc<Database>> {
-        let slot = self.with(|slots| Arc::clone(slots.entry(name.clone()).or_default()));
-        let opened =
-            slot.get_or_try_init(async || Database::open(&self.context, name).await.map(Arc::new)).await;
-        let database = match opened {
-            Ok(database) => Arc::clone(database),
-            Err(error) => {
-                self.forget(name);
-                return Err(error);
-            }
-        };
+        let mut database = self.opened(name).await?;
+        if database.is_stale() {
+            self.forget(name);
+            database = self.opened(name).await?;
+        }
         database.last_used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         self.evict();
         Ok(database)
+    }
+
+    /// The database if it is in memory.
+    pub(crate) fn in_memory(&self, name: &DbName) -> Option<Arc<Database>> {
+        self.with(|slots| slots.get(name)?.get().cloned())
+    }
+
+    async fn opened(&self, name: &DbName) -> Result<Arc<Database>> {
+        let slot = self.with(|slots| Arc::clone(slots.entry(name.clone()).or_default()));
+        let opened =
+            slot.get_or_try_init(async || Database::open(&self.context, name).await.map(Arc::new)).await;
+        match opened {
+            Ok(database) => Ok(Arc::clone(database)),
+            Err(error) => {
+                self.forget(name);
+                Err(error)
+            }
+        }
     }
 
     /// Lets go of a database that turned out not to exist.

@@ -18,6 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
+use crate::collect;
 use crate::gate::Gate;
 use crate::http_api::{self, App, Peer};
 use crate::log::Context;
@@ -52,6 +53,7 @@ impl Server {
             store,
             snapshot: config.snapshot,
             limits: config.limits,
+            deletion: config.deletion,
             libsql: config.libsql,
             tasks: TaskTracker::new(),
             stopping: AtomicBool::new(false),
@@ -64,6 +66,7 @@ impl Server {
                 Err(error) => tracing::warn!(error = %crate::error::chain(&error), "could not look for unfinished files"),
             }
         });
+        tokio::spawn(collect::run(Arc::downgrade(&context)));
         let registry = Arc::new(Registry::new(Arc::clone(&context)));
         Ok(Self { app: App { context, registry, gate } })
     }

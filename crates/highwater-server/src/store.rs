@@ -98,14 +98,25 @@ impl Store {
     /// [`Error::Store`].
     pub async fn databases(&self) -> Result<Vec<DbName>> {
         let mut names = std::collections::BTreeSet::new();
-        let root = Path::default();
-        let mut objects = self.objects.list(None);
-        while let Some(object) =
-            objects.try_next().await.map_err(|e| Error::store("listing the store", &root, e))?
-        {
-            names.extend(paths::database_of(&object.location));
-        }
+        self.each(|object| names.extend(paths::database_of(&object.location))).await?;
         Ok(names.into_iter().collect())
+    }
+
+    /// The names of all databases to which something happened as a whole, in order.
+    pub(crate) async fn administered(&self) -> Result<Vec<DbName>> {
+        let mut names = std::collections::BTreeSet::new();
+        self.each(|object| names.extend(paths::database_of_event(&object.location))).await?;
+        Ok(names.into_iter().collect())
+    }
+
+    /// Shows every object there is, in no order.
+    pub(crate) async fn each(&self, mut show: impl FnMut(ObjectMeta)) -> Result<()> {
+        let list = self.objects.list(None).try_for_each(|object| {
+            show(object);
+            futures::future::ready(Ok(()))
+        });
+        let listed = self.measured(StoreOp::List, list).await;
+        listed.map_err(|error| Error::store("listing the store", &Path::default(), error))
     }
 
     /// The objects in a folder, in no order.

@@ -15,6 +15,7 @@ use object_store::path::Path;
 use serde::Serialize;
 use tokio_util::io::SyncIoBridge;
 
+use crate::lifecycle::Lifecycle;
 use crate::store::Store;
 use crate::{Error, Result, paths};
 
@@ -48,6 +49,8 @@ pub struct DatabaseReport {
     pub head: Option<String>,
     /// The size of the database at the head, in pages.
     pub page_count: u32,
+    /// When it was deleted, milliseconds since 1970 (UTC); it can be undeleted while its files are here.
+    pub deleted_ms: Option<i64>,
     /// Everything that is wrong, in the order in which it was found.
     pub faults: Vec<Fault>,
 }
@@ -72,12 +75,18 @@ pub struct Progress<'a> {
     pub bytes: u64,
 }
 
-/// The names of all databases in a store, in order.
+/// The names of all databases in a store that are not deleted, in order.
 ///
 /// # Errors
 /// [`Error::Store`].
 pub async fn list_databases(store: &Store) -> Result<Vec<DbName>> {
-    store.databases().await
+    let mut names = store.databases().await?;
+    for name in store.administered().await? {
+        if Lifecycle::read(store, &name).await?.deleted().is_some() {
+            names.retain(|other| *other != name);
+        }
+    }
+    Ok(names)
 }
 
 /// Checks every database of a store. `progress` is called after each file.
@@ -90,13 +99,21 @@ pub async fn list_databases(store: &Store) -> Result<Vec<DbName>> {
 pub async fn verify_store(store: &Store, mut progress: impl FnMut(Progress<'_>)) -> Result<StoreReport> {
     let mut databases = Vec::new();
     let (mut files, mut bytes) = (0, 0);
-    for name in store.databases().await? {
+    let mut names = store.databases().await?;
+    names.extend(store.administered().await?);
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
         let mut step = |size: u64| {
             files += 1;
             bytes += size;
             progress(Progress { database: name.as_str(), files, bytes });
         };
-        databases.push(verify_database(store, &name, &mut step).await?);
+        let report = verify_database(store, &name, &mut step).await?;
+        // Of a database that was removed, or never begun, only events are left.
+        if report.pushes + report.snapshots > 0 || !report.faults.is_empty() {
+            databases.push(report);
+        }
     }
     Ok(StoreReport { databases })
 }
@@ -110,6 +127,7 @@ struct Image {
 }
 
 async fn verify_database(store: &Store, name: &DbName, step: &mut impl FnMut(u64)) -> Result<DatabaseReport> {
+    let lifecycle = Lifecycle::read(store, name).await;
     let pushes = named(store, &paths::pushes(name), false).await?;
     let snapshots = named(store, &paths::snapshots(name), true).await?;
     let mut report = DatabaseReport {
@@ -119,8 +137,16 @@ async fn verify_database(store: &Store, name: &DbName, step: &mut impl FnMut(u64
         bytes: 0,
         head: None,
         page_count: 0,
+        deleted_ms: lifecycle.as_ref().ok().and_then(|events| Some(events.deleted()?.time_ms)),
         faults: Vec::new(),
     };
+    match lifecycle {
+        // What is being removed has gaps.
+        Ok(lifecycle) if lifecycle.collecting().is_some() => return Ok(report),
+        Ok(_) => {}
+        Err(Error::Damaged { object, what, .. }) => report.faults.push(Fault { object, what }),
+        Err(error) => return Err(error),
+    }
     // A state after each push, to compare the snapshots with.
     let mut states: BTreeMap<TxId, StateHash> = BTreeMap::new();
     let mut image = Image::default();

@@ -27,6 +27,10 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// 409: the base is behind the head and the push changes something.
     Conflict,
+    /// 409: there is a database of that name already.
+    AlreadyExists,
+    /// 410: the database was deleted; an administrator can undelete it.
+    Deleted,
     /// 410: the base is not in the retained history.
     UnknownBase,
     /// 410: the copy is an earlier state of the database, or that with changes, and not its base.
@@ -64,6 +68,8 @@ impl ErrorCode {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Conflict => "conflict",
+            Self::AlreadyExists => "already_exists",
+            Self::Deleted => "deleted",
             Self::UnknownBase => "unknown_base",
             Self::EarlierState => "earlier_state",
             Self::TooLarge => "too_large",
@@ -86,8 +92,8 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::UnknownDatabase | Self::UnknownPosition | Self::UnknownState | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::Conflict => 409,
-            Self::UnknownBase | Self::EarlierState => 410,
+            Self::Conflict | Self::AlreadyExists => 409,
+            Self::Deleted | Self::UnknownBase | Self::EarlierState => 410,
             Self::TooLarge => 413,
             Self::CorruptBody | Self::WrongPageSize => 422,
             Self::TooManyRequests => 429,

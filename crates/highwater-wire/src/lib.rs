@@ -6,12 +6,16 @@
 //!
 //! The protocol itself, request by request, is described in `docs/PROTOCOL.md`.
 
+mod admin;
 mod body;
 mod error;
 mod locate;
 mod name;
 mod remote;
 
+pub use admin::{
+    AdminCreate, AdminDatabase, AdminDetail, AdminEvent, AdminEventKind, AdminPage, AdminState, AdminStats,
+};
 pub use body::{
     ConflictDetail, DatabaseInfo, HeadJson, LocateAnswer, LogEntry, LogPage, Outcome, VersionInfo,
 };

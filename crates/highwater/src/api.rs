@@ -378,6 +378,7 @@ impl Api<'_> {
         let message = body.message;
         match body.code {
             ErrorCode::UnknownDatabase => Error::UnknownDatabase { remote },
+            ErrorCode::Deleted => Error::Deleted { remote },
             ErrorCode::UnknownPosition => Error::UnknownPosition { remote, message },
             ErrorCode::Unauthenticated => Error::Unauthenticated { remote, message },
             ErrorCode::Forbidden => Error::Forbidden { remote, message },

@@ -103,6 +103,15 @@ pub enum Error {
         last: String,
     },
 
+    /// An administrator deleted the database on the server. The local file is untouched.
+    #[error(
+        "the database at {remote} was deleted on the server; the local file is whole and work goes on. An administrator can bring it back with `highwater admin undelete`; else sync this copy to another name"
+    )]
+    Deleted {
+        /// The URL.
+        remote: String,
+    },
+
     /// Something answers at the URL, but it is not a Highwater server.
     #[error("what answers at {remote} is not a Highwater server ({found}); check the URL")]
     NotHighwater {

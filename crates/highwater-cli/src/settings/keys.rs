@@ -49,6 +49,10 @@ keys! {
         "Write a snapshot of a database after this many pushes.";
     "snapshot.outweigh" Plain config.snapshot.outweigh
         "Write a snapshot when the pushes since the last one take more bytes than the database.";
+    "deletion.keep" Plain config.deletion.keep
+        "How long a deleted database can be undeleted; then its files are removed.";
+    "deletion.check" Plain config.deletion.check
+        "How often to look for deleted databases whose time has come.";
     "limits.push_bytes" Bytes config.limits.push_bytes
         "The largest body of a push, decompressed.";
     "limits.body_memory" Bytes config.limits.body_memory

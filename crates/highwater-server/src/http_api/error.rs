@@ -103,6 +103,11 @@ impl From<Error> for Failure {
                     "the server's storage is full, nothing was stored; make room there, then sync again",
                 )
             }
+            Error::Deleted { .. } => Self::new(ErrorCode::Deleted, error.to_string()),
+            Error::Administered { .. } => Self {
+                headers: vec![(RETRY_AFTER, "1".to_owned())],
+                ..Self::new(ErrorCode::Unavailable, error.to_string())
+            },
             Error::Damaged { .. } | Error::Gap { .. } => {
                 tracing::error!(error = %what, "the database cannot be served");
                 Self::new(ErrorCode::Internal, format!("this database cannot be served: {error}"))

@@ -24,8 +24,6 @@ use crate::log::{Database, LIBSQL};
 use crate::metrics::Did;
 use crate::push;
 
-/// The generation that a client begins with when there is no database yet.
-const FIRST: Generation = Generation::FIRST;
 /// A client that has its data encrypted at the server sends the key in this header.
 const ENCRYPTION_KEY: &str = "x-turso-encryption-key";
 
@@ -80,7 +78,7 @@ fn of_host(app: &App, head: &Parts) -> Result<DbName, Failure> {
 
 async fn info(db: &Database) -> Result<Response, Failure> {
     db.refresh().await?;
-    let generation = db.read(|log| log.head().position.generation).unwrap_or(FIRST);
+    let generation = db.read(|log| log.head().position.generation).unwrap_or_else(|| db.first_generation());
     Ok(json_response(&json!({ "current_generation": generation.0 })))
 }
 
@@ -151,7 +149,7 @@ async fn post(
             format!("the path announces frames {first} to {end} (exclusive), but {} came", batch.len()),
         ));
     }
-    if !db.exists() && !caller.may_create() {
+    if !db.exists() && !db.is_reserved() && !caller.may_create() {
         return Err(Failure::new(
             ErrorCode::Forbidden,
             "there is no such database, and this token does not allow `create`",

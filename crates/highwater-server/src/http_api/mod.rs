@@ -9,12 +9,14 @@
 //! | `/DB/v1/locate` | [`locate`] |
 //! | `/DB/v1`, `/DB/v1/log`, `/DB/v1/snapshot`, `/DB/v1/sums` | [`read`] |
 //! | `/DB/info`, `/DB/export/…`, `/DB/sync/…` | [`libsql`] |
+//! | `/admin/v1/…` | [`admin`] |
 //! | `/healthz`, `/version`, `/metrics` | here |
 //!
 //! Whether a request is allowed is decided in [`route`] by [`access`], before the database is looked up.
 //! Later: uploads, watch and administration get modules of their own beside [`sync`].
 
 mod access;
+mod admin;
 mod error;
 mod libsql;
 mod locate;
@@ -128,6 +130,7 @@ async fn route(app: &App, head: &Parts, body: &mut Option<Body>) -> Result<Respo
             allowed(app, head, Need::Admin)?;
             return Ok(metrics(app));
         }
+        Target::Admin(rest) => return admin::admin(app, head, rest, body).await,
         Target::Libsql(name, verb) => return libsql::libsql(app, head, name, verb, body).await,
         Target::Database(name, verb) => (name, verb),
     };

@@ -14,6 +14,8 @@ pub(super) enum Target<'a> {
     Health,
     Version,
     Metrics,
+    /// Administration: what stands below `/admin/v1/`.
+    Admin(&'a str),
     /// What a libSQL client asks of a database; `None`: the database that the host names.
     Libsql(Option<DbName>, Libsql<'a>),
     /// A database, and what is asked of it; `None`: the database itself.
@@ -38,6 +40,9 @@ pub(super) fn parse(path: &str) -> Result<Target<'_>, Failure> {
         "/version" => return Ok(Target::Version),
         "/metrics" => return Ok(Target::Metrics),
         _ => {}
+    }
+    if let Some(rest) = path.strip_prefix("/admin/v1/") {
+        return Ok(Target::Admin(rest));
     }
     let path = path.strip_prefix('/').unwrap_or(path);
     let marker = format!("/{PROTOCOL}");

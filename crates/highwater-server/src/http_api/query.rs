@@ -12,6 +12,16 @@ pub(super) struct Query {
 }
 
 impl Query {
+    /// How many entries the request wants.
+    pub(super) fn limit(&self, default: usize, most: usize) -> Result<usize, Failure> {
+        let Some(limit) = &self.limit else { return Ok(default) };
+        limit
+            .parse()
+            .ok()
+            .filter(|limit| (1..=most).contains(limit))
+            .ok_or_else(|| Failure::bad_request(format!("limit must be a number from 1 to {most}")))
+    }
+
     pub(super) fn parse(query: Option<&str>) -> Result<Self, Failure> {
         let mut parsed = Self::default();
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {

@@ -66,14 +66,7 @@ pub(super) async fn info(app: &App, name: &DbName, query: &Query) -> Result<Resp
 /// `GET /DB/v1/log?after=G/F&limit=N`
 pub(super) async fn log(app: &App, name: &DbName, query: &Query) -> Result<Response, Failure> {
     only(query, &["after", "limit"])?;
-    let limit = match &query.limit {
-        None => LIMIT,
-        Some(limit) => limit
-            .parse()
-            .ok()
-            .filter(|limit| (1..=MOST).contains(limit))
-            .ok_or_else(|| Failure::bad_request(format!("limit must be a number from 1 to {MOST}")))?,
-    };
+    let limit = query.limit(LIMIT, MOST)?;
     let db = existing(app, name).await?;
     let page = db.read(|log| {
         let entries = match &query.after {

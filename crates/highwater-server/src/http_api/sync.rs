@@ -38,7 +38,7 @@ pub(super) async fn sync(
     if base.is_none() && !body.is_end_stream() && !caller.may_create() {
         // Whoever may write may know whether there is a database.
         db.refresh().await?;
-        if !db.exists() {
+        if !db.exists() && !db.is_reserved() {
             app.registry.forget(name);
             return Err(caller.needs_create(name));
         }

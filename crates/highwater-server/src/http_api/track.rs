@@ -193,6 +193,8 @@ impl Target<'_> {
             Self::Health => Route::Health,
             Self::Version => Route::Version,
             Self::Metrics => Route::Metrics,
+            Self::Admin(_) if matches!(*method, Method::GET | Method::HEAD) => Route::AdminRead,
+            Self::Admin(_) => Route::AdminWrite,
             Self::Libsql(_, Libsql::Info) => Route::LibsqlInfo,
             Self::Libsql(_, Libsql::Export(_)) => Route::LibsqlExport,
             Self::Libsql(_, Libsql::Sync { .. }) if *method == Method::POST => Route::LibsqlPush,
@@ -213,6 +215,10 @@ impl Target<'_> {
         match self {
             Self::Database(name, _) => Some(name),
             Self::Libsql(name, _) => name,
+            Self::Admin(rest) => {
+                let name = rest.strip_prefix("databases/")?;
+                name.strip_suffix("/undelete").unwrap_or(name).parse().ok()
+            }
             _ => None,
         }
     }

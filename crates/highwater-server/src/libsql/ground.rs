@@ -48,7 +48,9 @@ pub(super) async fn ground(
     Ok(match known {
         Some(true) if db.read(|log| is_boundary(log, place)) == Some(true) => Ground::Log(place),
         // The first push to a database.
-        None if place == (Place { generation: Generation::FIRST, frame: FrameNo(0) }) => Ground::Log(place),
+        None if place == (Place { generation: db.first_generation(), frame: FrameNo(0) }) => {
+            Ground::Log(place)
+        }
         None | Some(false) if before == FrameNo(0) => Ground::Unknown,
         _ => Ground::Unproven,
     })

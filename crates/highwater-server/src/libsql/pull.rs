@@ -54,8 +54,8 @@ pub(crate) async fn pull(
     db.refresh().await?;
     let at = Place { generation, frame: FrameNo(first.0.saturating_sub(1)) };
     let Some((page_size, newest)) = db.read(|log| (log.page_size, log.head().position.generation)) else {
-        let start = Place { generation: Generation::FIRST, frame: FrameNo(0) };
-        return Ok(if at == start { Pull::End(Generation::FIRST) } else { Pull::Unproven(at) });
+        let start = Place { generation: db.first_generation(), frame: FrameNo(0) };
+        return Ok(if at == start { Pull::End(start.generation) } else { Pull::Unproven(at) });
     };
     if page_size != PAGE_SIZE {
         return Err(Refusal::WrongPageSize { database: page_size, sent: PAGE_SIZE });
@@ -174,7 +174,7 @@ pub(crate) async fn export(db: &Arc<Database>, generation: Generation) -> Result
     let found =
         db.read(|log| (log.page_size, is_boundary(log, start), log.at(start).map(|entry| entry.txid)));
     let Some((page_size, begins, before)) = found else {
-        return Ok(if generation == Generation::FIRST { empty() } else { None });
+        return Ok(if generation == db.first_generation() { empty() } else { None });
     };
     if page_size != PAGE_SIZE {
         return Err(Refusal::WrongPageSize { database: page_size, sent: PAGE_SIZE });

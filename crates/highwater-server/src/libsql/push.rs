@@ -108,7 +108,7 @@ fn send_all(db: &Database, generation: Generation) -> Pushed {
         let known = !log.of_generation(generation).is_empty();
         if known { generation } else { log.head().position.generation }
     });
-    let generation = known.unwrap_or(Generation::FIRST);
+    let generation = known.unwrap_or_else(|| db.first_generation());
     Pushed::new(Outcome::Again, Place { generation, frame: FrameNo(0) })
 }
 
@@ -232,9 +232,10 @@ impl Work<'_> {
 async fn by_content(db: &Database, heads: &[FrameHead]) -> Result<Compared, Refusal> {
     let first = |generation| Place { generation, frame: FrameNo(0) };
     let Some(all) = db.read(|log| generations(log).collect::<Vec<_>>()) else {
-        return Ok(Compared::Known { at: first(Generation::FIRST), known: 0 });
+        return Ok(Compared::Known { at: first(db.first_generation()), known: 0 });
     };
-    let mut otherwise = Compared::Differs { at: first(all.first().copied().unwrap_or(Generation::FIRST)) };
+    let mut otherwise =
+        Compared::Differs { at: first(all.first().copied().unwrap_or_else(|| db.first_generation())) };
     for generation in all {
         let compared = compare(db, first(generation), heads).await?;
         let (Compared::Known { at, .. } | Compared::Within { at } | Compared::Differs { at }) = compared;

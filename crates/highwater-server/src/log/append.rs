@@ -82,7 +82,7 @@ impl Database {
         })
         .unwrap_or(Planned {
             txid: TxId::FIRST,
-            generation: Generation::FIRST,
+            generation: self.first_generation(),
             first_frame: FrameNo(1),
             timestamp_ms: now,
         })

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use highwater_ltx::{DeviceId, PageNo, PageSize, TxId};
+use highwater_ltx::{DeviceId, Generation, PageNo, PageSize, TxId};
 use highwater_wire::DbName;
 use tokio_util::task::TaskTracker;
 
@@ -36,9 +36,10 @@ pub(crate) use locate::Located;
 pub(crate) use snapshot::snapshot_header;
 
 use crate::libsql::Branches;
+use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::store::Store;
-use crate::{Error, LibsqlConfig, Limits, Result, SnapshotPolicy, paths};
+use crate::{DeletionPolicy, Error, LibsqlConfig, Limits, Result, SnapshotPolicy, paths};
 use file::StoredFile;
 
 /// Who pushed, in the log, when it was a libSQL client: they have no device id of their own. The node id
@@ -56,6 +57,7 @@ pub(crate) struct Context {
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) libsql: LibsqlConfig,
+    pub(crate) deletion: DeletionPolicy,
     /// Work that outlives a connection: pushes being made durable, snapshots being written.
     pub(crate) tasks: TaskTracker,
     /// Set when the server stops: work that can be done later is not begun.
@@ -77,12 +79,20 @@ pub(crate) struct Database {
     pub(crate) last_used: AtomicU64,
     /// Unfinished pushes of libSQL clients.
     pub(crate) branches: Branches,
+    /// What had happened to it as a whole when it was opened.
+    lifecycle: Lifecycle,
+    /// Set when something happened to it since: whoever asks next opens it anew.
+    stale: AtomicBool,
 }
 
 impl Database {
     /// Reads what the store has of it.
     pub(crate) async fn open(context: &Arc<Context>, name: &DbName) -> Result<Self> {
         let began = Instant::now();
+        let lifecycle = Lifecycle::read(&context.store, name).await?;
+        if lifecycle.deleted().is_some() {
+            return Err(Error::Deleted { database: name.to_string() });
+        }
         let log = open::open(&context.store, name).await?;
         context.metrics.opened.inc();
         if let Some(log) = &log {
@@ -101,12 +111,34 @@ impl Database {
             snapshot_failed: Mutex::new(None),
             last_used: AtomicU64::new(0),
             branches: Branches::default(),
+            lifecycle,
+            stale: AtomicBool::new(false),
         })
     }
 
     /// Whether it has a position.
     pub(crate) fn exists(&self) -> bool {
         self.read(|_| ()).is_some()
+    }
+
+    /// Whether whoever may write may begin it although it does not exist.
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.lifecycle.is_reserved()
+    }
+
+    /// The generation that its first push begins, or began.
+    pub(crate) fn first_generation(&self) -> Generation {
+        self.lifecycle.first_generation()
+    }
+
+    /// Whether it has to be opened anew.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::SeqCst)
+    }
+
+    /// Waits for a push that is being appended, so that what is done meanwhile comes after it.
+    pub(crate) async fn between_pushes(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// Looks at the log; `None` when the database does not exist.
@@ -120,8 +152,7 @@ impl Database {
 
     /// Takes in what other servers on the same store appended.
     pub(crate) async fn refresh(&self) -> Result<()> {
-        let next = paths::push(&self.name, self.next_txid());
-        if self.context.store.size(&next).await?.is_some() {
+        if self.next_push().await?.is_some() {
             let _turn = self.turn.lock().await;
             self.refresh_in_turn().await?;
         }
@@ -133,7 +164,7 @@ impl Database {
         let store = &self.context.store;
         loop {
             let txid = self.next_txid();
-            let Some(size) = store.size(&paths::push(&self.name, txid)).await? else { return Ok(()) };
+            let Some(size) = self.next_push().await? else { return Ok(()) };
             let (header, file) = StoredFile::open(store, &self.name, (false, txid, size), true).await?;
             let file = Arc::new(file);
             let index = file.index(store, &self.name).await?;
@@ -143,6 +174,24 @@ impl Database {
                 Log::append(log, header.page_size, entry, &index, &[]);
                 Ok::<_, Error>(())
             })?;
+        }
+    }
+
+    /// The size of the push that another server appended to the head, if one did. An error when
+    /// something happened to the database as a whole.
+    async fn next_push(&self) -> Result<Option<u64>> {
+        let store = &self.context.store;
+        let (event, push) = (self.lifecycle.next(&self.name), paths::push(&self.name, self.next_txid()));
+        // On a store in the cloud the two questions take the time of one.
+        let (event, size) = tokio::try_join!(store.size(&event), store.size(&push))?;
+        if event.is_none() {
+            return Ok(size);
+        }
+        self.stale.store(true, Ordering::SeqCst);
+        let database = self.name.to_string();
+        match Lifecycle::read(store, &self.name).await?.deleted() {
+            Some(_) => Err(Error::Deleted { database }),
+            None => Err(Error::Administered { database }),
         }
     }
 

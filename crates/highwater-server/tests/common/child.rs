@@ -9,6 +9,7 @@ use highwater_server::{Config, Server, StoreUrl};
 
 const STORE: &str = "HIGHWATER_TEST_STORE";
 const MAX_FILES: &str = "HIGHWATER_TEST_MAX_FILES";
+const KEEP_MS: &str = "HIGHWATER_TEST_KEEP_MS";
 const SMALL_BODY: &str = "HIGHWATER_TEST_SMALL_BODY";
 
 /// A running server process; killed when dropped.
@@ -96,6 +97,10 @@ pub fn serve_if_child() {
     }
     if let Some(bytes) = number(SMALL_BODY) {
         config.limits.small_body = bytes as usize;
+    }
+    if let Some(keep) = number(KEEP_MS) {
+        config.deletion.keep = std::time::Duration::from_millis(keep.into());
+        config.deletion.check = std::time::Duration::from_millis(20);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {

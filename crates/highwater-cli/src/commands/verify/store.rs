@@ -6,7 +6,7 @@ use highwater_server::{DatabaseReport, Store, StoreReport, StoreUrl, verify_stor
 
 use super::verdict;
 use crate::failure::Failure;
-use crate::output::{Bytes, Output, count};
+use crate::output::{Bytes, Output, count, time};
 use crate::progress;
 
 pub(super) fn verify(target: &str, out: &Output) -> Result<(), Failure> {
@@ -51,6 +51,9 @@ fn print(target: &str, report: &StoreReport, out: &Output) -> Result<(), Failure
 fn print_database(database: &DatabaseReport, out: &Output) -> Result<(), Failure> {
     let place =
         database.head.as_deref().and_then(|head| head.rsplit_once('/')).map_or("?", |(place, _)| place);
+    let deleted = database.deleted_ms.map_or_else(String::new, |at| {
+        format!("; deleted {}, `highwater admin undelete` brings it back", time(at))
+    });
     let mark = if database.faults.is_empty() { "ok" } else { "PROBLEM" };
     let snapshots = if database.snapshots == 0 {
         String::new()
@@ -58,7 +61,7 @@ fn print_database(database: &DatabaseReport, out: &Output) -> Result<(), Failure
         format!(" and {}", count(database.snapshots, "snapshot"))
     };
     out.line(format_args!(
-        "{mark:<8} {:<20} {}{snapshots}, {}; head at {place}",
+        "{mark:<8} {:<20} {}{snapshots}, {}; head at {place}{deleted}",
         database.name,
         count(database.pushes, "transaction"),
         Bytes(database.bytes),
