@@ -13,8 +13,8 @@
 //! - When it is not proven what comes before a push, the client is asked to send its whole log.
 //!
 //! A push of k frames takes k numbers in the log although only the last image of each page is kept. Who
-//! pulls it gets k frames: the first one is repeated ([`pull`]). All of a push is one transaction there,
-//! so nobody stands within it.
+//! pulls it gets k frames: fillers make up for the rest ([`pull`]). All of a push is one transaction
+//! there, so nobody stands within it.
 
 mod append;
 mod baton;

@@ -1,15 +1,20 @@
 //! `GET /DB/sync/G/START/END` and `GET /DB/export/G`: what a client lacks.
 //!
 //! A pull is answered with whole pushes, each as one transaction with as many frames as it has numbers:
-//! pages in ascending order, the first frame repeated in front of them where the client that pushed wrote
-//! pages more than once. At the end of a generation the client is told the newest one, and goes to the
-//! next.
+//! pages in ascending order, and fillers in front of them where the client that pushed wrote pages more
+//! than once. At the end of a generation the client is told the newest one, and goes to the next.
+//!
+//! No page comes twice in a transaction. SQLite writes a page that its transaction wrote before over the
+//! earlier frame, so the client's log would have fewer frames than it counts, and what it writes next
+//! would never be pushed. A filler is therefore a page of zeros behind the end of the database, each
+//! another one: SQLite neither reads nor checkpoints it. Should the database grow to there by a page that
+//! is never written, zeros are what the server has for it, too.
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use highwater_ltx::{FrameNo, Generation, PageCount, PageNo, Place};
 
 use super::branch::Branches;
@@ -17,13 +22,12 @@ use super::compare::{Compared, compare, is_boundary, pages_at, push_images, zero
 use super::frames::{FRAME, PAGE, PAGE_SIZE, header};
 use super::is_private;
 use crate::log::{Database, Entry, Images, Refusal};
-use crate::store::Store;
 use crate::{Error, Result};
 
 /// Further pushes are left for the next request when an answer has so many bytes.
 const ENOUGH: u64 = 4 << 20;
 
-/// Frames in a block of equal ones.
+/// Fillers that are made at once.
 const BLOCK: usize = 64;
 
 /// The answer to a pull.
@@ -108,8 +112,8 @@ struct Part {
     images: Arc<Images>,
     /// After it.
     pages: PageCount,
-    /// How often the first frame comes before all of them.
-    repeats: u64,
+    /// How many fillers come before all of them.
+    fillers: u64,
 }
 
 impl Part {
@@ -122,21 +126,30 @@ impl Part {
         if excess > 0 {
             images = without_filled(db, images, before, excess).await?;
         }
-        let repeats = frames.saturating_sub(images.list.len() as u64);
-        Ok(Self { images: Arc::new(images), pages: entry.page_count, repeats })
+        let fillers = frames.saturating_sub(images.list.len() as u64);
+        Ok(Self { images: Arc::new(images), pages: entry.page_count, fillers })
     }
 
-    /// The first frame, as often as it is repeated, in blocks.
-    async fn repeated(&self, store: &Store) -> Result<Vec<Bytes>> {
-        let (Some(first), true) = (self.images.list.first(), self.repeats > 0) else { return Ok(Vec::new()) };
-        let mut page = Vec::new();
-        self.images.read_one(store, 0, &mut page).await?;
-        let frame = [header(first.page, PageCount(0)).as_slice(), &page].concat();
-        let repeats = usize::try_from(self.repeats).unwrap_or(usize::MAX);
-        let block = Bytes::from(frame.repeat(repeats.min(BLOCK)));
-        let mut blocks = vec![block.clone(); repeats / BLOCK];
-        blocks.push(block.slice(..repeats % BLOCK * FRAME));
-        Ok(blocks)
+    /// The page of a filler, counted from 0.
+    fn filler(&self, nth: u64) -> PageNo {
+        let (after, lock) = (u64::from(self.pages.0) + 1 + nth, u64::from(PAGE_SIZE.lock_page().0));
+        let skips = u64::from(u64::from(self.pages.0) < lock && after >= lock);
+        // 2^32 pages are 16 TiB, far more than a push may bring.
+        PageNo(u32::try_from(after + skips).unwrap_or(u32::MAX))
+    }
+
+    /// The fillers, in blocks.
+    fn filled(&self) -> impl Iterator<Item = Bytes> + use<> {
+        let part = Self { images: Arc::clone(&self.images), ..*self };
+        (0..self.fillers).step_by(BLOCK).map(move |first| {
+            let numbers = first..part.fillers.min(first + BLOCK as u64);
+            let mut block = BytesMut::zeroed(numbers.clone().count() * FRAME);
+            for (frame, nth) in block.chunks_exact_mut(FRAME).zip(numbers) {
+                let header = header(part.filler(nth), PageCount(0));
+                frame.iter_mut().zip(header).for_each(|(to, from)| *to = from);
+            }
+            block.freeze()
+        })
     }
 
     /// One page of the push, as what is sent of it.
@@ -185,7 +198,7 @@ pub(crate) async fn export(db: &Arc<Database>, generation: Generation) -> Result
     let Some(before) = before else { return Ok(empty()) };
     let Some((entry, images)) = db.images_at(before).await? else { return Ok(None) };
     let size = entry.page_count.bytes(PAGE_SIZE);
-    let part = Part { images: Arc::new(images), pages: entry.page_count, repeats: 0 };
+    let part = Part { images: Arc::new(images), pages: entry.page_count, fillers: 0 };
     let image = |_: &Part, page: PageNo, data: &[u8], out: &mut BytesMut| {
         out.extend_from_slice(data);
         if page.0 + 1 == PAGE_SIZE.lock_page().0 {
@@ -205,13 +218,7 @@ fn body(
     let store = db.context.store.clone();
     let stream = futures::stream::iter(parts).flat_map(move |part| {
         let part = Arc::new(part);
-        let repeated = {
-            let (part, store) = (Arc::clone(&part), store.clone());
-            futures::stream::once(async move {
-                part.repeated(&store).await.map(|blocks| futures::stream::iter(blocks.into_iter().map(Ok)))
-            })
-            .try_flatten()
-        };
+        let fillers = futures::stream::iter(part.filled().map(Ok));
         let images = part.images.read(&store).then(move |batch| {
             let part = Arc::clone(&part);
             async move {
@@ -224,7 +231,7 @@ fn body(
                 Ok::<Bytes, Error>(out.freeze())
             }
         });
-        repeated.chain(images)
+        fillers.chain(images)
     });
     let name = db.name.clone();
     let told = move |result: &Result<Bytes>| {

@@ -110,6 +110,13 @@ impl Device {
         assert!(!body.is_empty() && body.len().is_multiple_of(FRAME));
         let frames: Vec<Frame> = body.chunks(FRAME).map(<[u8]>::to_vec).collect();
         assert!(commit_of(frames.last().unwrap()) > 0, "no uncommitted tail is ever served");
+        for transaction in frames.split_inclusive(|frame| commit_of(frame) > 0) {
+            let mut pages: Vec<_> = transaction.iter().map(page_of).collect();
+            pages.sort_unstable();
+            pages.dedup();
+            // SQLite would write over the earlier frame, and the copy would count more frames than it has.
+            assert_eq!(pages.len(), transaction.len(), "no page comes twice in a transaction");
+        }
         Ok(frames)
     }
 
