@@ -1,0 +1,1 @@
+"""Drives libSQL's released SDKs against a real `highwater serve`. Started by interop/run."""
