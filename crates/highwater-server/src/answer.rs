@@ -11,6 +11,7 @@ use highwater_ltx::{Header, PageEncoding, TxId};
 use tokio::sync::mpsc;
 
 use crate::log::{Context, Entry, Images, blocking, snapshot_header};
+use crate::share::Charged;
 use crate::staging::{encode_batches, encoding_of};
 use crate::{Error, Result, buffers};
 
@@ -20,6 +21,10 @@ const DEPTH: usize = 4;
 const ZSTD_LEVEL: i32 = 1;
 /// Below this many bytes, another thread would cost more than the work.
 const INLINE: u64 = 64 << 10;
+
+/// An answer that is streamed takes the memory of one of this size, in bytes: what is being read, and
+/// the buffers that wait.
+pub(crate) const STREAMED: u64 = 6 << 20;
 
 /// A body.
 pub(crate) struct LtxBody {
@@ -47,10 +52,15 @@ pub(crate) async fn ltx_body(
     images: Images,
     zstd: bool,
 ) -> Result<LtxBody> {
-    if images.bytes() <= context.limits.in_memory_answer() as u64 {
-        return in_memory(context, header, images, zstd).await;
-    }
-    Ok(LtxBody { body: streamed(context, header, images), zstd: false, size: None })
+    let charge = context.shares.outgoing.charge(context.limits.body_memory as u64);
+    let file = if images.bytes() <= context.limits.in_memory_answer() as u64 {
+        charge.cover(images.bytes()).await?;
+        in_memory(context, header, images, zstd).await?
+    } else {
+        charge.cover(STREAMED).await?;
+        LtxBody { body: streamed(context, header, images), zstd: false, size: None }
+    };
+    Ok(LtxBody { body: Charged::body(file.body, charge), ..file })
 }
 
 async fn in_memory(context: &Context, header: Header, images: Images, zstd: bool) -> Result<LtxBody> {

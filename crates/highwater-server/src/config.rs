@@ -22,6 +22,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How libSQL's clients are served.
     pub libsql: LibsqlConfig,
+    /// Serve HTTPS with this certificate; plain HTTP without.
+    pub tls: Option<TlsFiles>,
 }
 
 /// How libSQL's clients are served.
@@ -40,6 +42,33 @@ pub struct LibsqlConfig {
 impl Default for LibsqlConfig {
     fn default() -> Self {
         Self { quiet_period: Duration::from_secs(7 * 24 * 60 * 60), host_label: false }
+    }
+}
+
+/// Where the certificate stands that the server shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate and those that lead to its root, PEM, the server's own first.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// How often both are looked at for changes. Default 5 s.
+    pub check_every: Duration,
+}
+
+impl TlsFiles {
+    /// A certificate and its key.
+    #[must_use]
+    pub fn new(cert: PathBuf, key: PathBuf) -> Self {
+        Self { cert, key, check_every: Duration::from_secs(5) }
+    }
+
+    /// Whether the files can be used.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tls`], which says what is wrong with which file.
+    pub fn check(&self) -> crate::Result<()> {
+        crate::tls::Tls::load(self).map(drop)
     }
 }
 
@@ -184,6 +213,37 @@ pub struct Limits {
     pub grace: Duration,
     /// How many databases are kept open in memory. Default 1,000.
     pub open_databases: usize,
+    /// About how many bytes the page indexes and histories of open databases may take. Default 512 MiB.
+    pub open_bytes: u64,
+    /// How many requests are worked on at once. Default 1,000.
+    pub requests: usize,
+    /// The memory that the bodies of all requests and answers may take at once, in bytes; half of it
+    /// is for requests, half for answers. Small ones (up to 256 KiB) are not counted. Default 1 GiB.
+    pub memory: u64,
+    /// How long a request waits for its turn, or for memory, before it is refused. Default 2 s.
+    pub wait: Duration,
+    /// How many requests each token may send a second; callers without one are told apart by their
+    /// address. 0, the default: as many as they like.
+    pub rate: u32,
+    /// How many requests may come at once after a pause, where [`Limits::rate`] holds. Default 500.
+    pub burst: u32,
+    /// How many connections may be open. When there are more, those that have been idle the longest
+    /// are closed. Default 10,000.
+    pub connections: usize,
+    /// How many connections one address may have. 0, the default: no limit of its own.
+    pub connections_per_address: usize,
+    /// How many requests may share one HTTP/2 connection at a time. Default 100.
+    pub streams: u32,
+    /// A body that keeps its reader waiting for more than [`Limits::idle_timeout`] altogether must
+    /// come, or be taken, at this many bytes a second at least. Default 1 KiB.
+    pub slowest: u64,
+    /// How long a TLS handshake may take. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// How long a client may not take anything of an answer. Default 60 s.
+    pub write_timeout: Duration,
+    /// How long connections are still accepted after the server was told to stop, while `/readyz`
+    /// says that it is not ready: time for a load balancer to notice. Default 0.
+    pub drain: Duration,
 }
 
 impl Default for Limits {
@@ -197,6 +257,19 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(30),
             open_databases: 1000,
+            open_bytes: 512 << 20,
+            requests: 1000,
+            memory: 1 << 30,
+            wait: Duration::from_secs(2),
+            rate: 0,
+            burst: 500,
+            connections: 10_000,
+            connections_per_address: 0,
+            streams: 100,
+            slowest: 1 << 10,
+            handshake_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(60),
+            drain: Duration::ZERO,
         }
     }
 }

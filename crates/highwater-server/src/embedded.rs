@@ -15,6 +15,7 @@ use crate::{Config, Error, Result, Server, Store};
 #[derive(Debug)]
 pub struct Embedded {
     addr: SocketAddr,
+    tls: bool,
     store: Store,
     shutdown: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<()>>>,
@@ -27,6 +28,7 @@ impl Embedded {
     /// [`Error::Listen`] when the address is taken, [`Error::OpenStore`], [`Error::Run`].
     pub fn start(config: Config, addr: SocketAddr) -> Result<Self> {
         let (shutdown, stop) = oneshot::channel();
+        let tls = config.tls.is_some();
         let (started, start) = mpsc::channel();
         let thread = std::thread::Builder::new().name("highwater-server".to_owned()).spawn(move || {
             let runtime = Builder::new_multi_thread().enable_all().build().map_err(Error::Run)?;
@@ -34,7 +36,9 @@ impl Embedded {
         });
         let thread = thread.map_err(Error::Run)?;
         match start.recv() {
-            Ok((addr, store)) => Ok(Self { addr, store, shutdown: Some(shutdown), thread: Some(thread) }),
+            Ok((addr, store)) => {
+                Ok(Self { addr, tls, store, shutdown: Some(shutdown), thread: Some(thread) })
+            }
             // It ended before it started: its result says why.
             Err(_) => Err(match join(thread) {
                 Err(error) => error,
@@ -52,7 +56,7 @@ impl Embedded {
     /// The URL below which the databases stand, without a trailing slash.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.addr)
     }
 
     /// Where the databases are kept.

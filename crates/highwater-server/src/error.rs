@@ -99,6 +99,21 @@ pub enum Error {
         addr: SocketAddr,
     },
 
+    /// The certificate or its key cannot be used.
+    #[error(
+        "{path} cannot be used for TLS: {what}; it must be PEM, and key and certificate must belong together"
+    )]
+    Tls {
+        /// The file.
+        path: String,
+        /// What is wrong with it, as a clause.
+        what: String,
+    },
+
+    /// All memory that is meant for bodies is in use.
+    #[error("the server has no memory left for more bodies at the moment; try again in a second")]
+    Overloaded,
+
     /// The operating system refused something that a server needs (a thread, a socket).
     #[error("the server cannot run; see the cause")]
     Run(#[source] io::Error),

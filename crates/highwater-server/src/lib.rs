@@ -35,15 +35,21 @@ mod libsql;
 mod lifecycle;
 mod log;
 mod metrics;
+mod net;
 mod paths;
 mod push;
+mod ready;
 mod registry;
 mod server;
+mod share;
 mod staging;
 mod store;
+mod tls;
 mod verify;
 
-pub use config::{Config, DeletionPolicy, InvalidStoreUrl, LibsqlConfig, Limits, SnapshotPolicy, StoreUrl};
+pub use config::{
+    Config, DeletionPolicy, InvalidStoreUrl, LibsqlConfig, Limits, SnapshotPolicy, StoreUrl, TlsFiles,
+};
 pub use embedded::Embedded;
 pub use error::{Error, Result};
 pub use gate::AuthConfig;

@@ -7,6 +7,7 @@
 //! | `DB/sync/<generation>/<first>-<last>.frames` | frames of a libSQL client's unfinished push |
 //! | `DB/admin/<number>.json` | an event of the database as a whole: created, deleted … ([`crate::lifecycle`]) |
 //! | `DB/uploads/<random>.ltx` | a file that is still being written; belongs to nobody after a crash |
+//! | `.highwater/ready` | written and read to find out whether the store works; means nothing |
 //!
 //! One database's name may be the beginning of another's (`team`, `team/app`): `ltx`, `sync`, `admin` and
 //! `uploads` are reserved words that no name contains, so the objects of two databases never meet.
@@ -14,6 +15,11 @@
 use highwater_ltx::{FrameNo, Generation, TxId, file_name, parse_file_name};
 use highwater_wire::DbName;
 use object_store::path::Path;
+
+/// What `/readyz` writes and reads. No database's name begins with a dot.
+pub(crate) fn ready() -> Path {
+    Path::from(".highwater/ready")
+}
 
 /// The folder of all accepted pushes.
 pub(crate) fn pushes(db: &DbName) -> Path {

@@ -1,5 +1,5 @@
-//! The databases that are open in memory, at most a configured number; the ones that were not asked
-//! for the longest are let go. A database that is let go while a request still uses it stays usable:
+//! The databases that are open in memory, at most a configured number and about so many bytes; the
+//! ones that were not asked for the longest are let go. A database that is let go while a request still uses it stays usable:
 //! the store, not memory, says what is true.
 
 use std::collections::HashMap;
@@ -11,6 +11,9 @@ use tokio::sync::OnceCell;
 
 use crate::Result;
 use crate::log::{Context, Database};
+
+/// Databases grow as they are pushed to: after so many requests their memory is counted again.
+const RECOUNT: u64 = 256;
 
 type Slot = Arc<OnceCell<Arc<Database>>>;
 
@@ -25,7 +28,7 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        Self { context, slots: Mutex::default(), clock: AtomicU64::new(0) }
+        Self { context, slots: Mutex::default(), clock: AtomicU64::new(1) }
     }
 
     /// The database of that name, opened if it is not; it may not exist in the store.
@@ -35,8 +38,10 @@ impl Registry {
             self.forget(name);
             database = self.opened(name).await?;
         }
-        database.last_used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        self.evict();
+        let now = self.clock.fetch_add(1, Ordering::Relaxed);
+        let before = database.last_used.swap(now, Ordering::Relaxed);
+        // 0: it was just opened.
+        self.evict(before == 0 || now.is_multiple_of(RECOUNT));
         Ok(database)
     }
 
@@ -70,10 +75,14 @@ impl Registry {
         result
     }
 
-    fn evict(&self) {
-        let most = self.context.limits.open_databases.max(1);
+    fn evict(&self, count: bool) {
+        let limits = &self.context.limits;
         self.with(|slots| {
-            while slots.len() > most {
+            let memory = |slot: &Slot| slot.get().map_or(0, |db| db.memory());
+            let mut bytes = if count { slots.values().map(memory).sum() } else { 0 };
+            // The last one stays however large it is: somebody is using it.
+            while slots.len() > limits.open_databases.max(1) || (bytes > limits.open_bytes && slots.len() > 1)
+            {
                 let age =
                     |slot: &Slot| slot.get().map_or(u64::MAX, |db| db.last_used.load(Ordering::Relaxed));
                 let Some(oldest) =
@@ -82,7 +91,8 @@ impl Registry {
                     return;
                 };
                 tracing::debug!(db = %oldest, "closed: it was not asked for the longest");
-                slots.remove(&oldest);
+                let closed = slots.remove(&oldest);
+                bytes = bytes.saturating_sub(closed.as_ref().map_or(0, memory));
             }
         });
     }

@@ -1,6 +1,7 @@
 //! The server: databases, router, connections, and the order in which it stops.
 //!
-//! Stopping: no connection is accepted any more, every open one finishes the request it is in, and
+//! Stopping: `/readyz` says that the server is not ready; connections are accepted for as long as
+//! [`crate::Limits::drain`] says, then none is accepted any more, every open one finishes the request it is in, and
 //! so does work that outlives its connection; all of that within the grace period. What was not
 //! acknowledged by then is found again by the client's next sync.
 
@@ -11,47 +12,48 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
 use crate::collect;
 use crate::gate::Gate;
-use crate::http_api::{self, App, Peer};
+use crate::http_api::{self, App};
 use crate::log::Context;
-use crate::metrics::{Held, Metrics};
+use crate::metrics::Metrics;
+use crate::net::Host;
+use crate::ready::Ready;
 use crate::registry::Registry;
+use crate::share::Shares;
+use crate::tls::Tls;
 use crate::{Config, Error, Result, Store};
 
 /// How long to wait after the system refused a connection (usually: too many open files).
 const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 
-/// How much of a connection is read at once, in bytes. Larger buffers are made anew from fresh memory
-/// for every read, which made a push of 1 GB take half as long again.
-const READ_BUFFER: usize = 128 << 10;
-
 /// A sync server on a store. Cloning it is cheap and gives the same server.
 #[derive(Debug, Clone)]
 pub struct Server {
     app: App,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Server {
     /// Opens the store. Databases are opened when they are asked for.
     ///
     /// # Errors
-    /// [`crate::Error::OpenStore`] when the store's folder cannot be used.
+    /// [`crate::Error::OpenStore`] when the store's folder cannot be used, [`crate::Error::Tls`] when
+    /// the certificate cannot be.
     pub async fn open(config: Config) -> Result<Self> {
         let gate = Arc::new(Gate::open(&config.auth)?);
+        let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         let store = Store::open(&config.store)?;
         let metrics = Arc::new(Metrics::new(store.metrics()));
         let context = Arc::new(Context {
             metrics,
             store,
             snapshot: config.snapshot,
+            shares: Shares::new(&config.limits),
+            ready: Ready::default(),
             limits: config.limits,
             deletion: config.deletion,
             libsql: config.libsql,
@@ -68,7 +70,7 @@ impl Server {
         });
         tokio::spawn(collect::run(Arc::downgrade(&context)));
         let registry = Arc::new(Registry::new(Arc::clone(&context)));
-        Ok(Self { app: App { context, registry, gate } })
+        Ok(Self { app: App { context, registry, gate }, tls })
     }
 
     /// Where the databases are kept.
@@ -99,36 +101,27 @@ impl Server {
     /// Connections that fail are logged.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
         self.may_listen(listener.local_addr().map_err(Error::Run)?)?;
-        let router = self.router();
-        let connections = GracefulShutdown::new();
-        let metrics = Arc::clone(&self.app.context.metrics);
-        let builder = self.connection_builder();
+        let host = Host::new(self.app.clone(), self.tls.clone());
+        let following = self.tls.clone().map(|tls| tokio::spawn(tls.follow()));
         let mut shutdown = std::pin::pin!(shutdown);
-        loop {
-            let accepted = tokio::select! {
-                () = &mut shutdown => break,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => {
-                    tracing::debug!(%peer, "connected");
-                    let router = router.clone().layer(axum::Extension(Peer(peer)));
-                    let open = Held::new(&metrics.connections);
-                    metrics.accepted.inc();
-                    serve_connection(stream, &builder, &connections, router, open);
-                }
-                Err(error) if is_of_the_connection(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(AFTER_REFUSAL).await;
-                }
-            }
+        tokio::select! {
+            () = accept(&listener, &host) => {}
+            () = &mut shutdown => {}
+        }
+        self.app.context.stopping.store(true, Ordering::SeqCst);
+        let drain = self.app.context.limits.drain;
+        if !drain.is_zero() {
+            tracing::info!(seconds = drain.as_secs(), "stopping: not ready any more, still accepting");
+            // It never ends by itself.
+            let _ = tokio::time::timeout(drain, accept(&listener, &host)).await;
         }
         drop(listener);
         tracing::debug!("stopping: no new connections");
-        self.app.context.stopping.store(true, Ordering::SeqCst);
+        if let Some(following) = following {
+            following.abort();
+        }
         let grace = self.app.context.limits.grace;
-        if tokio::time::timeout(grace, connections.shutdown()).await.is_err() {
+        if tokio::time::timeout(grace, host.end()).await.is_err() {
             tracing::warn!(
                 seconds = grace.as_secs(),
                 "some requests were not finished within the grace period"
@@ -148,35 +141,20 @@ impl Server {
         }
         context.tasks.reopen();
     }
-
-    fn connection_builder(&self) -> Builder<TokioExecutor> {
-        let timeout = self.app.context.limits.header_timeout;
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(timeout).max_buf_size(READ_BUFFER);
-        builder.http2().timer(TokioTimer::new()).keep_alive_interval(timeout).keep_alive_timeout(timeout);
-        builder
-    }
 }
 
-fn serve_connection(
-    stream: TcpStream,
-    builder: &Builder<TokioExecutor>,
-    connections: &GracefulShutdown,
-    router: axum::Router,
-    open: Held,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "answers may wait for more to send");
-    }
-    let connection =
-        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).into_owned();
-    let connection = connections.watch(connection);
-    tokio::spawn(async move {
-        let _open = open;
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection broke");
+/// Accepts connections for as long as it is asked to.
+async fn accept(listener: &TcpListener, host: &Host) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => host.receive(stream, peer),
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(AFTER_REFUSAL).await;
+            }
         }
-    });
+    }
 }
 
 /// Errors of one connection that was gone before it was accepted.

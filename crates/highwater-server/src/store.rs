@@ -241,6 +241,14 @@ impl Store {
         self.read(object, &[0..head, size.saturating_sub(Trailer::SIZE as u64)..size]).await
     }
 
+    /// Whether objects can be written and read at present.
+    pub(crate) async fn probe(&self) -> Result<()> {
+        let object = paths::ready();
+        let put = self.objects.put(&object, PutPayload::from_static(b"ready"));
+        self.measured(StoreOp::Create, put).await.map_err(|error| Error::store("writing", &object, error))?;
+        self.read_one(&object, 0..5).await.map(drop)
+    }
+
     /// Begins to write an object in parts. Nothing of it exists before it is completed.
     pub(crate) async fn upload(&self, object: &Path) -> Result<Box<dyn MultipartUpload>> {
         self.measured(StoreOp::Upload, self.objects.put_multipart(object))

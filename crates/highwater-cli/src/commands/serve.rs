@@ -51,6 +51,12 @@ pub(crate) struct Serve {
     /// How to log to standard error: text or json [default: text, json with --json]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+    /// Serve HTTPS with this certificate (PEM); a new one is taken up when the file changes
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// The private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
     /// Any other setting, for example limits.push_bytes="1 GiB"; may be given often
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -88,6 +94,8 @@ impl Serve {
         let own = [
             ("--listen", "listen", &self.listen),
             ("--store", "store", &self.store),
+            ("--tls-cert", "tls.cert", &self.tls_cert),
+            ("--tls-key", "tls.key", &self.tls_key),
             ("--log-format", "log.format", &self.log_format),
         ];
         for (flag, key, value) in own {
@@ -111,6 +119,7 @@ async fn serve(address: SocketAddr, effective: Effective, out: &Output) -> Resul
     let mut config = effective.settings.config;
     config.auth.open_to_network = effective.settings.insecure;
     let store = config.store.clone();
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
     let server = Server::open(config).await.map_err(Failure::from)?;
     let listener = TcpListener::bind(address).await.map_err(|error| {
         Failure::failed("listen", format!("listening on {address} failed: {error}")).hint(
@@ -121,7 +130,7 @@ async fn serve(address: SocketAddr, effective: Effective, out: &Output) -> Resul
         Failure::failed("listen", format!("the address of the socket is not known: {error}"))
     })?;
     let stop = Stop::listen();
-    announce(bound, &store, out)?;
+    announce(&format!("{scheme}://{bound}"), &store, out)?;
     server.serve(listener, stop.requested()).await.map_err(Failure::from)?;
     if !out.is_json() {
         out.line("Stopped; everything that was acknowledged is in the store.")?;
@@ -138,7 +147,8 @@ fn address(settings: &Settings) -> Result<SocketAddr, Failure> {
     };
     let addresses: Vec<_> = listen.to_socket_addrs().map_err(|error| usage(error.to_string()))?.collect();
     let address = *addresses.first().ok_or_else(|| usage("the name has no address".to_owned()))?;
-    if !settings.insecure && !addresses.iter().all(|address| address.ip().is_loopback()) {
+    let open = settings.insecure || settings.config.auth.keys.is_some();
+    if !open && !addresses.iter().all(|address| address.ip().is_loopback()) {
         return Err(Failure::usage(format!(
             "refusing to listen on {address}: other machines could reach it, and there is no authentication yet, \
              so anyone who can reach it could read and write every database"
@@ -152,8 +162,7 @@ fn address(settings: &Settings) -> Result<SocketAddr, Failure> {
 }
 
 /// Says where the server is and what to try next.
-fn announce(bound: SocketAddr, store: &StoreUrl, out: &Output) -> Result<(), Failure> {
-    let url = format!("http://{bound}");
+fn announce(url: &str, store: &StoreUrl, out: &Output) -> Result<(), Failure> {
     if out.is_json() {
         return out.value(&serde_json::json!({
             "listening": url,

@@ -45,6 +45,20 @@ keys! {
         "Listen on an address that other machines can reach without asking for tokens.";
     "log.format" Plain log_format
         "How to log to standard error: text or json. Not set: json with --json, else text.";
+    "tls.cert" Plain tls_cert
+        "Serve HTTPS with this certificate (PEM, the server's own first); looked at for changes.";
+    "tls.key" Plain tls_key
+        "The private key of tls.cert (PEM).";
+    "auth.keys" Plain config.auth.keys
+        "Ask for tokens, and check them with the keys in this file; looked at for changes.";
+    "auth.audience" Plain config.auth.audience
+        "What a token's `aud` must name; without it tokens must not name any.";
+    "auth.revoked" Plain config.auth.revoked
+        "A file with revoked tokens, one a line; looked at for changes.";
+    "libsql.quiet_period" Plain config.libsql.quiet_period
+        "No new generation begins before libSQL clients have not pushed for so long.";
+    "libsql.host_label" Plain config.libsql.host_label
+        "Take a database's name from the first label of the host when a libSQL client's path has none.";
     "snapshot.max_files" Plain config.snapshot.max_files
         "Write a snapshot of a database after this many pushes.";
     "snapshot.outweigh" Plain config.snapshot.outweigh
@@ -63,10 +77,36 @@ keys! {
         "Answers up to this size are built in memory, larger ones are streamed; at most a quarter of limits.body_memory.";
     "limits.open_databases" Plain config.limits.open_databases
         "How many databases are kept open in memory.";
+    "limits.open_bytes" Bytes config.limits.open_bytes
+        "About how much memory open databases may take.";
+    "limits.requests" Plain config.limits.requests
+        "How many requests are worked on at once.";
+    "limits.memory" Bytes config.limits.memory
+        "The memory that all bodies may take at once, half for requests and half for answers; bodies up to 256 KiB do not count.";
+    "limits.wait" Plain config.limits.wait
+        "How long a request waits for its turn, or for memory, before it is refused.";
+    "limits.rate" Plain config.limits.rate
+        "How many requests a second each token may send (without tokens: each address); 0: no limit.";
+    "limits.burst" Plain config.limits.burst
+        "How many requests may come at once after a pause, where limits.rate holds.";
+    "limits.connections" Plain config.limits.connections
+        "How many connections may be open; when there are more, the ones idle the longest are closed.";
+    "limits.connections_per_address" Plain config.limits.connections_per_address
+        "How many connections one address may have; 0: no limit of its own. Leave it behind a proxy.";
+    "limits.streams" Plain config.limits.streams
+        "How many requests may share one HTTP/2 connection at a time.";
+    "limits.slowest" Bytes config.limits.slowest
+        "Bytes a second that a body must come at, or an answer be taken at, on average.";
     "timeouts.header" Plain config.limits.header_timeout
         "How long a client may take for the head of a request, and stay silent between requests.";
     "timeouts.body_idle" Plain config.limits.idle_timeout
         "How long a client may stay silent within a body.";
+    "timeouts.write" Plain config.limits.write_timeout
+        "How long a client may take nothing of an answer.";
+    "timeouts.handshake" Plain config.limits.handshake_timeout
+        "How long a TLS handshake may take.";
+    "timeouts.drain" Plain config.limits.drain
+        "How long connections are accepted after the server was told to stop, while /readyz says 503.";
     "timeouts.grace" Plain config.limits.grace
         "How long accepted requests may go on after the server was told to stop.";
 }

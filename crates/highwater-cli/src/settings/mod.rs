@@ -12,7 +12,7 @@ mod value;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use highwater_server::Config;
+use highwater_server::{Config, TlsFiles};
 
 use crate::failure::Failure;
 use crate::logging::LogFormat;
@@ -28,6 +28,9 @@ pub(crate) struct Settings {
     pub(crate) insecure: bool,
     /// `None`: as the command's own output.
     pub(crate) log_format: Option<LogFormat>,
+    pub(crate) tls_cert: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Everything else; complete after [`load`].
     pub(crate) config: Config,
 }
 
@@ -37,6 +40,8 @@ impl Default for Settings {
             listen: "127.0.0.1:8080".to_owned(),
             insecure: false,
             log_format: None,
+            tls_cert: None,
+            tls_key: None,
             config: Config::default(),
         }
     }
@@ -119,6 +124,13 @@ fn apply(given: Vec<Given>) -> Result<Effective, Failure> {
             .map_err(|what| Failure::usage(format!("the setting {key} cannot be used ({source}): {what}")))?;
         *place = source;
     }
+    settings.config.tls = match (&settings.tls_cert, &settings.tls_key) {
+        (Some(cert), Some(key)) => Some(TlsFiles::new(cert.clone(), key.clone())),
+        (None, None) => None,
+        _ => {
+            return Err(Failure::usage("TLS needs both a certificate (tls.cert) and its key (tls.key)"));
+        }
+    };
     Ok(Effective { settings, sources })
 }
 

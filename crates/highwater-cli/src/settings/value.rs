@@ -7,7 +7,6 @@
 //! | time | `90` (seconds), `90s`, `1m 30s`, `500ms` |
 //! | switch | `true`, `false` |
 //! | text | as it is |
-//! | list | in the file `["a", "b"]`, elsewhere `a,b` |
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -57,6 +56,16 @@ impl Setting for String {
 
     fn write(&self, _: Kind) -> Option<String> {
         Some(quoted(self))
+    }
+}
+
+impl Setting for Option<String> {
+    fn read(raw: &Raw, kind: Kind) -> Result<Self, String> {
+        String::read(raw, kind).map(Some)
+    }
+
+    fn write(&self, _: Kind) -> Option<String> {
+        self.as_deref().map(quoted)
     }
 }
 
@@ -163,22 +172,6 @@ impl Setting for Duration {
 
     fn write(&self, _: Kind) -> Option<String> {
         Some(quoted(&humantime::format_duration(*self).to_string()))
-    }
-}
-
-impl Setting for Vec<String> {
-    fn read(raw: &Raw, _: Kind) -> Result<Self, String> {
-        Ok(match raw {
-            Raw::List(list) => list.clone(),
-            Raw::Text(text) => {
-                text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
-            }
-        })
-    }
-
-    fn write(&self, _: Kind) -> Option<String> {
-        let items: Vec<_> = self.iter().map(|item| quoted(item)).collect();
-        Some(format!("[{}]", items.join(", ")))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Failures as answers: a stable code, a sentence, the request's id.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::Response;
 use highwater_ltx::Position;
@@ -45,6 +47,25 @@ impl Failure {
             "the body is larger than this server takes ({limit} bytes); raise its limit or push less"
         );
         Self::new(ErrorCode::TooLarge, message)
+    }
+
+    /// Not now; a second later, perhaps.
+    pub(crate) fn unavailable(what: impl std::fmt::Display) -> Self {
+        Self {
+            headers: vec![(RETRY_AFTER, "1".to_owned())],
+            ..Self::new(ErrorCode::Unavailable, format!("{what}; try again in a second"))
+        }
+    }
+
+    /// The caller asks too often.
+    pub(crate) fn too_many(wait: Duration) -> Self {
+        // Whole seconds are all that the header can say.
+        let seconds = wait.as_millis().div_ceil(1000).max(1);
+        let message = format!("this token, or address, sends more requests than it may; wait {seconds} s");
+        Self {
+            headers: vec![(RETRY_AFTER, seconds.to_string())],
+            ..Self::new(ErrorCode::TooManyRequests, message)
+        }
     }
 
     /// A failure of the server itself: logged in full, told without details that help nobody.
@@ -112,6 +133,9 @@ impl From<Error> for Failure {
                 tracing::error!(error = %what, "the database cannot be served");
                 Self::new(ErrorCode::Internal, format!("this database cannot be served: {error}"))
             }
+            Error::Overloaded => {
+                Self::unavailable("the server has no memory left for more bodies at the moment")
+            }
             _ => Self::internal(&what),
         }
     }
@@ -153,10 +177,7 @@ impl From<Refusal> for Failure {
                 ErrorCode::CorruptBody,
                 format!("the body is not a valid delta: {what}. Nothing was stored; sync again"),
             ),
-            Refusal::Busy => Self {
-                headers: vec![(RETRY_AFTER, "1".to_owned())],
-                ..Self::new(ErrorCode::Unavailable, "others pushed at the same moment; sync again")
-            },
+            Refusal::Busy => Self::unavailable("others pushed at the same moment"),
             Refusal::Failed(error) => error.into(),
         }
     }

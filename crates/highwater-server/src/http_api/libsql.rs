@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::response::Response;
 use highwater_ltx::{FrameNo, Generation};
 use highwater_wire::{DbName, ErrorCode};
@@ -22,7 +22,8 @@ use super::{App, Failure, allowed, json as json_response, not_found};
 use crate::libsql::{self, Batch, FRAME, Outcome, Pull, Request};
 use crate::log::{Database, LIBSQL};
 use crate::metrics::Did;
-use crate::push;
+use crate::share::Charged;
+use crate::{answer, push};
 
 /// A client that has its data encrypted at the server sends the key in this header.
 const ENCRYPTION_KEY: &str = "x-turso-encryption-key";
@@ -92,7 +93,7 @@ async fn export(db: &Arc<Database>, generation: Generation) -> Result<Response, 
             ),
         ));
     };
-    octets(export.size, export.body)
+    octets(db, export.size, export.body).await
 }
 
 async fn pull(
@@ -107,7 +108,7 @@ async fn pull(
     match libsql::pull(db, generation, start).await? {
         Pull::Frames(frames, body) => {
             note(|facts| (facts.did, facts.frames_out) = (Some(Did::Pulled), frames));
-            octets(frames * FRAME as u64, body)
+            octets(db, frames * FRAME as u64, body).await
         }
         Pull::End(newest) => {
             note(|facts| facts.did = Some(Did::UpToDate));
@@ -141,6 +142,9 @@ async fn post(
     body: Body,
 ) -> Result<Response, Failure> {
     let limits = &db.context.limits;
+    // Held until the push is done.
+    let charge = db.context.shares.incoming.charge(u64::MAX);
+    charge.cover(body.size_hint().upper().unwrap_or(limits.body_memory as u64)).await?;
     let body = push::read_whole(body, limits.idle_timeout, limits.body_memory).await?;
     let batch = Batch::parse(body).map_err(|what| Failure::new(ErrorCode::CorruptBody, what))?;
     if first == FrameNo(0) || end.0.checked_sub(first.0) != Some(batch.len() as u64) {
@@ -190,8 +194,10 @@ fn did(outcome: Outcome) -> Option<Did> {
 }
 
 /// A body of raw bytes.
-fn octets(size: u64, body: Body) -> Result<Response, Failure> {
-    let mut response = Response::new(body);
+async fn octets(db: &Database, size: u64, body: Body) -> Result<Response, Failure> {
+    let charge = db.context.shares.outgoing.charge(db.context.limits.body_memory as u64);
+    charge.cover(size.min(answer::STREAMED)).await?;
+    let mut response = Response::new(Charged::body(body, charge));
     response.headers_mut().insert(CONTENT_LENGTH, size.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     Ok(response)

@@ -11,6 +11,7 @@ use super::sync::{encoding, header, length, position_headers};
 use super::{App, Failure, json};
 use crate::log::Located;
 use crate::push::Encoding;
+use crate::share::{Charge, Metered};
 
 pub(super) async fn locate(
     app: &App,
@@ -23,6 +24,7 @@ pub(super) async fn locate(
     if length(headers).is_some_and(|length| length > limit as u64) {
         return Err(Failure::too_large(limit as u64));
     }
+    let charge = app.context.shares.incoming.charge(u64::MAX);
     let mut bytes = Vec::new();
     let mut pieces = body.take().unwrap_or_default().into_data_stream();
     loop {
@@ -34,10 +36,11 @@ pub(super) async fn locate(
         if bytes.len() + piece.len() > limit {
             return Err(Failure::too_large(limit as u64));
         }
+        charge.cover((bytes.len() + piece.len()) as u64).await?;
         bytes.extend_from_slice(&piece);
     }
     if encoding(headers)? == Encoding::Zstd {
-        bytes = inflated(bytes, limit).await?;
+        bytes = inflated(bytes, limit, charge.clone()).await?;
     }
     let request = LocateRequest::decode(&bytes).map_err(|error| {
         Failure::new(ErrorCode::CorruptBody, format!("the body is no locate request: {error}"))
@@ -79,12 +82,12 @@ pub(super) async fn locate(
     Ok(response)
 }
 
-async fn inflated(bytes: Vec<u8>, limit: usize) -> Result<Vec<u8>, Failure> {
+async fn inflated(bytes: Vec<u8>, limit: usize, charge: Charge) -> Result<Vec<u8>, Failure> {
     let work = tokio::task::spawn_blocking(move || {
         let mut out = Vec::new();
         let mut zstd = zstd::Decoder::new(bytes.as_slice())?;
         zstd.window_log_max(highwater_wire::ZSTD_WINDOW_LOG_MAX)?;
-        let mut limited = std::io::Read::take(zstd, limit as u64 + 1);
+        let mut limited = std::io::Read::take(Metered::new(zstd, charge), limit as u64 + 1);
         std::io::Read::read_to_end(&mut limited, &mut out)?;
         Ok::<_, std::io::Error>(out)
     });
@@ -92,6 +95,9 @@ async fn inflated(bytes: Vec<u8>, limit: usize) -> Result<Vec<u8>, Failure> {
     match out {
         Ok(out) if out.len() > limit => Err(Failure::too_large(limit as u64)),
         Ok(out) => Ok(out),
+        Err(error) if error.get_ref().is_some_and(|error| error.is::<crate::Error>()) => {
+            Err(crate::Error::Overloaded.into())
+        }
         Err(error) => {
             Err(Failure::new(ErrorCode::CorruptBody, format!("the body cannot be decompressed: {error}")))
         }

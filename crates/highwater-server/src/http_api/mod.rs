@@ -10,7 +10,7 @@
 //! | `/DB/v1`, `/DB/v1/log`, `/DB/v1/snapshot`, `/DB/v1/sums` | [`read`] |
 //! | `/DB/info`, `/DB/export/…`, `/DB/sync/…` | [`libsql`] |
 //! | `/admin/v1/…` | [`admin`] |
-//! | `/healthz`, `/version`, `/metrics` | here |
+//! | `/healthz`, `/readyz`, `/version`, `/metrics` | here |
 //!
 //! Whether a request is allowed is decided in [`route`] by [`access`], before the database is looked up.
 //! Later: uploads, watch and administration get modules of their own beside [`sync`].
@@ -57,12 +57,14 @@ pub(crate) struct App {
     pub(crate) gate: Arc<Gate>,
 }
 
-/// The router: everything goes through [`enter`].
+/// The router: everything goes through [`answer`].
 pub(crate) fn router(app: App) -> axum::Router {
+    let enter = |State(app): State<App>, request: Request| answer(app, request);
     axum::Router::new().fallback(enter).with_state(app)
 }
 
-async fn enter(State(app): State<App>, request: Request) -> Response {
+/// Answers a request.
+pub(crate) async fn answer(app: App, request: Request) -> Response {
     let id = format!("{:016x}", staging::unique() >> 64);
     let span = tracing::info_span!("request", id, method = %request.method(), path = shortened(request.uri().path()));
     let (head, body) = request.into_parts();
@@ -101,11 +103,25 @@ fn shortened(path: &str) -> &str {
 
 async fn dispatch(app: &App, head: &Parts, body: Body) -> Result<Response, Failure> {
     let mut body = Some(body);
-    let answer = route(app, head, &mut body).await;
+    let answer = in_turn(app, head, &mut body).await;
     if let (Err(_), Some(body)) = (&answer, body) {
         push::discard(body, app.context.limits.idle_timeout, &app.context.tasks);
     }
     answer
+}
+
+/// Does the work when it is its turn. What tells operators how the server is never waits.
+async fn in_turn(app: &App, head: &Parts, body: &mut Option<Body>) -> Result<Response, Failure> {
+    if let Ok(Target::Health | Target::Ready | Target::Version | Target::Metrics) =
+        path::parse(head.uri.path())
+    {
+        return route(app, head, body).await;
+    }
+    let Some(_place) = app.context.shares.enter().await else {
+        app.context.metrics.limited("requests");
+        return Err(Failure::unavailable("the server has as many requests as it takes at once"));
+    };
+    route(app, head, body).await
 }
 
 /// Finds out what is asked for and does it. The body is taken when it is needed.
@@ -120,6 +136,10 @@ async fn route(app: &App, head: &Parts, body: &mut Option<Body>) -> Result<Respo
         Target::Health => {
             allow("GET, HEAD")?;
             return Ok(json(&serde_json::json!({ "status": "ok" })));
+        }
+        Target::Ready => {
+            allow("GET, HEAD")?;
+            return ready(app).await;
         }
         Target::Version => {
             allow("GET, HEAD")?;
@@ -157,8 +177,21 @@ async fn route(app: &App, head: &Parts, body: &mut Option<Body>) -> Result<Respo
 /// Whether the request may be done; the log learns whose it is.
 fn allowed(app: &App, head: &Parts, need: Need<'_>) -> Result<access::Caller, Failure> {
     let caller = access::check(app, head, need)?;
-    note(|facts| facts.caller = Some(caller.to_string()));
+    let name = caller.to_string();
+    let counted = if matches!(need, Need::Admin) { Ok(()) } else { app.context.shares.count(&name) };
+    note(|facts| facts.caller = Some(name));
+    counted.map_err(|too_often| {
+        app.context.metrics.limited("rate");
+        Failure::too_many(too_often.wait)
+    })?;
     Ok(caller)
+}
+
+async fn ready(app: &App) -> Result<Response, Failure> {
+    match app.context.ready.check(&app.context).await {
+        Ok(()) => Ok(json(&serde_json::json!({ "status": "ready" }))),
+        Err(what) => Err(Failure::unavailable(what)),
+    }
 }
 
 fn metrics(app: &App) -> Response {

@@ -12,6 +12,7 @@ use super::{Failure, not_found};
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target<'a> {
     Health,
+    Ready,
     Version,
     Metrics,
     /// Administration: what stands below `/admin/v1/`.
@@ -37,6 +38,7 @@ pub(super) enum Libsql<'a> {
 pub(super) fn parse(path: &str) -> Result<Target<'_>, Failure> {
     match path {
         "/healthz" => return Ok(Target::Health),
+        "/readyz" => return Ok(Target::Ready),
         "/version" => return Ok(Target::Version),
         "/metrics" => return Ok(Target::Metrics),
         _ => {}

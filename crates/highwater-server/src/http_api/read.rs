@@ -16,6 +16,7 @@ use super::sync::{accepts_zstd, ltx_response, position_headers};
 use super::{App, Failure, header_value, json, note};
 use crate::log::{Database, Entry, Log};
 use crate::metrics::Did;
+use crate::share::Charged;
 use crate::{Error, answer};
 
 /// Response: the page size of the database that the sums are of, in bytes.
@@ -121,6 +122,9 @@ pub(super) async fn sums(app: &App, name: &DbName, query: &Query) -> Result<Resp
     let txid = chosen(&db, query)?;
     let (entry, images) = db.images_at(txid).await?.ok_or_else(|| gone(&db))?;
     let size = images.page_size;
+    // A page's hash, and where the page stands, while they are gathered.
+    let charge = app.context.shares.outgoing.charge(u64::MAX);
+    charge.cover(u64::from(entry.page_count.0) * 24).await?;
     let state = |hashes: &[(PageNo, PageHash)]| {
         let mut sum = StateSum::EMPTY;
         hashes.iter().for_each(|(_, hash)| sum.add(*hash));
@@ -151,7 +155,7 @@ pub(super) async fn sums(app: &App, name: &DbName, query: &Query) -> Result<Resp
             place.copy_from_slice(&hash.0.to_be_bytes());
         }
     }
-    let mut response = Response::new(Body::from(table));
+    let mut response = Response::new(Charged::body(Body::from(table), charge));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, header_value(SUMS_CONTENT)?);
     headers.insert(PAGE_SIZE, size.get().into());

@@ -59,7 +59,9 @@ async fn receive_and_sync(
     encoding: Encoding,
 ) -> Result<Verdict, Failure> {
     let sender = device.unwrap_or(DeviceId(0));
-    let delta = push::receive(db, body, encoding, (base, sender)).await?;
+    // Held until the push is done.
+    let charge = db.context.shares.incoming.charge(db.context.limits.body_memory as u64);
+    let delta = push::receive(db, body, encoding, (base, sender), &charge).await?;
     if delta.is_some() && device.is_none() {
         return Err(Failure::bad_request(format!(
             "a push says which copy it comes from: the header {DEVICE} is missing"

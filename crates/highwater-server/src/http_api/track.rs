@@ -191,6 +191,7 @@ impl Target<'_> {
     fn route(&self, method: &Method) -> Route {
         match self {
             Self::Health => Route::Health,
+            Self::Ready => Route::Ready,
             Self::Version => Route::Version,
             Self::Metrics => Route::Metrics,
             Self::Admin(_) if matches!(*method, Method::GET | Method::HEAD) => Route::AdminRead,

@@ -20,6 +20,9 @@ use crate::SnapshotPolicy;
 /// The least size at which the pushes since a snapshot count as outweighing a database, in bytes.
 const LEAST_OUTWEIGHING: u64 = 1 << 20;
 
+/// What one position takes in memory with its file and its place in the maps, in bytes.
+const ENTRY: u64 = 400;
+
 /// One retained position.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
@@ -120,6 +123,11 @@ impl Log {
         if let Some(file) = &file {
             log.table.apply(file, index, count, hashes);
         }
+    }
+
+    /// About how much memory it takes, in bytes: the page table, the indexes of the files, the history.
+    pub(crate) fn memory(&self) -> u64 {
+        self.table.memory() + (self.entries.len() as u64) * ENTRY
     }
 
     /// Notes a durable snapshot.

@@ -38,6 +38,8 @@ pub(crate) use snapshot::snapshot_header;
 use crate::libsql::Branches;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
+use crate::ready::Ready;
+use crate::share::Shares;
 use crate::store::Store;
 use crate::{DeletionPolicy, Error, LibsqlConfig, Limits, Result, SnapshotPolicy, paths};
 use file::StoredFile;
@@ -55,6 +57,9 @@ pub(crate) struct Context {
     pub(crate) store: Store,
     pub(crate) snapshot: SnapshotPolicy,
     pub(crate) limits: Limits,
+    /// What requests share.
+    pub(crate) shares: Shares,
+    pub(crate) ready: Ready,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) libsql: LibsqlConfig,
     pub(crate) deletion: DeletionPolicy,
@@ -139,6 +144,11 @@ impl Database {
     /// Waits for a push that is being appended, so that what is done meanwhile comes after it.
     pub(crate) async fn between_pushes(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.turn.lock().await
+    }
+
+    /// About how much memory it takes, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.read(Log::memory).unwrap_or(0)
     }
 
     /// Looks at the log; `None` when the database does not exist.

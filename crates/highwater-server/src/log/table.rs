@@ -26,6 +26,8 @@ struct Slot {
 pub(crate) struct PageTable {
     slots: Vec<Slot>,
     files: Vec<Arc<StoredFile>>,
+    /// Entries in the indexes of the files, which stay in memory with them.
+    indexed: usize,
 }
 
 impl PageTable {
@@ -46,6 +48,7 @@ impl PageTable {
         self.slots.shrink_to(count.0 as usize + count.0 as usize / 2);
         let number = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
         self.files.push(Arc::clone(file));
+        self.indexed += index.len();
         let mut hashes = hashes.iter();
         for entry in index {
             let hash = hashes.next().filter(|(page, _)| *page == entry.page).map(|(_, hash)| hash.0);
@@ -59,6 +62,12 @@ impl PageTable {
                 };
             }
         }
+    }
+
+    /// About how much memory it takes with the indexes of its files, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        let slots = self.slots.capacity() * size_of::<Slot>();
+        (slots + self.indexed * size_of::<highwater_ltx::IndexEntry>()) as u64
     }
 
     fn slot(&self, page: PageNo) -> Option<&Slot> {

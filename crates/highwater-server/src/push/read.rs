@@ -7,12 +7,14 @@ use axum::body::Body;
 use highwater_ltx::{Decoder, DeviceId, Encoder, Header, PageEncoding, PageNo, Position};
 use highwater_pages::{PageHash, kill_point, page_hash};
 use highwater_wire::ZSTD_WINDOW_LOG_MAX;
+use tokio::runtime::Handle;
 
 use super::body::{BodyFault, Limited};
 use super::check::{header_fault, page_fault};
 use super::{Encoding, Incoming};
 use crate::buffers::ChannelWriter;
 use crate::log::{Database, Delta, DeltaImages, Plan, Planned, Refusal, Staged};
+use crate::share::Charge;
 use crate::{Error, Limits, paths, staging};
 
 /// How many pages at the beginning of a body are tried out to see whether LZ4 shrinks them.
@@ -70,12 +72,14 @@ fn corrupt(what: impl Into<String>) -> PushError {
 
 type BodyDecoder = Decoder<Box<dyn Read + Send>>;
 
-/// Receives the delta of a push to `db`; `None` when the body is empty.
+/// Receives the delta of a push to `db`; `None` when the body is empty. `charge` is what its memory is
+/// taken from.
 pub(crate) async fn receive(
     db: &Arc<Database>,
     body: Body,
     encoding: Encoding,
     (base, device): (Option<Position>, DeviceId),
+    charge: &Charge,
 ) -> Result<Option<Delta>, PushError> {
     let limits = &db.context.limits;
     let incoming = Incoming::begin(body, limits.idle_timeout, &db.context.tasks).await?;
@@ -84,9 +88,11 @@ pub(crate) async fn receive(
     }
     kill_point("server-push-receiving");
     let small = incoming.in_memory().filter(|size| *size <= INLINE && encoding == Encoding::Identity);
+    // Only a thread of its own may wait for memory.
+    let runtime = small.is_none().then(Handle::current);
     let begin = {
-        let limits = limits.clone();
-        move || begin(incoming, encoding, &limits)
+        let (limits, charge) = (limits.clone(), charge.clone());
+        move || begin(incoming, encoding, &limits, (&charge, runtime.as_ref()))
     };
     let begun = if small.is_some() { begin()? } else { blocking(begin).await? };
     let decoder = match begun {
@@ -102,7 +108,12 @@ enum Begun {
 }
 
 /// Reads the header, and everything else as well if it is not too much for memory.
-fn begin(incoming: Incoming, encoding: Encoding, limits: &Limits) -> Result<Begun, PushError> {
+fn begin(
+    incoming: Incoming,
+    encoding: Encoding,
+    limits: &Limits,
+    (charge, runtime): (&Charge, Option<&Handle>),
+) -> Result<Begun, PushError> {
     let reader: Box<dyn Read + Send> = match encoding {
         Encoding::Identity => Box::new(Limited::new(incoming, limits.push_bytes)),
         Encoding::Zstd => {
@@ -118,10 +129,14 @@ fn begin(incoming: Incoming, encoding: Encoding, limits: &Limits) -> Result<Begu
         return Err(corrupt(what));
     }
     let size = u64::from(header.page_size.get());
-    if announced(&header).is_some_and(|pages| pages * size > limits.in_memory_body() as u64) {
+    let bytes = announced(&header).map(|pages| pages.saturating_mul(size));
+    if bytes.is_some_and(|bytes| bytes > limits.in_memory_body() as u64) {
+        charge.cover_now(u64::MAX, runtime)?;
         return Ok(Begun::Large(Box::new(decoder)));
     }
-    small(decoder, limits.in_memory_body()).map(|delta| Begun::Whole(Box::new(delta)))
+    charge.cover_now(bytes.unwrap_or(0), runtime)?;
+    let cover = |bytes: usize| charge.cover_now(bytes as u64, runtime);
+    small(decoder, limits.in_memory_body(), cover).map(|delta| Begun::Whole(Box::new(delta)))
 }
 
 /// How many pages a body says it has: all of the database, or as many as the frames in its header.
@@ -133,8 +148,12 @@ fn announced(header: &Header) -> Option<u64> {
     (header.wal_size > 0 && header.wal_size.is_multiple_of(frame)).then(|| header.wal_size / frame)
 }
 
-/// Reads all pages into memory.
-fn small(mut decoder: BodyDecoder, most: usize) -> Result<Delta, PushError> {
+/// Reads all pages into memory, of which `cover` gets as much as is needed.
+fn small(
+    mut decoder: BodyDecoder,
+    most: usize,
+    cover: impl Fn(usize) -> crate::Result<()>,
+) -> Result<Delta, PushError> {
     let header = *decoder.header();
     let (mut pages, mut images, mut page) = (Vec::new(), Vec::new(), Vec::new());
     while let Some((number, hash)) = next(&mut decoder, &mut page)? {
@@ -143,6 +162,7 @@ fn small(mut decoder: BodyDecoder, most: usize) -> Result<Delta, PushError> {
                 "it has more pages than its header announces (WALSize); bodies of more than {most} bytes must say how many come"
             )));
         }
+        cover(images.len() + page.len())?;
         pages.push((number, hash));
         images.extend_from_slice(&page);
     }

@@ -67,6 +67,9 @@ fn faults(settings: &Settings) -> Vec<String> {
             place.display()
         ));
     }
+    if let Some(Err(error)) = settings.config.tls.as_ref().map(highwater_server::TlsFiles::check) {
+        faults.push(error.to_string());
+    }
     faults
 }
 
