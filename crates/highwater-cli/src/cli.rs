@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{clone, demo, log, restore, serve, status, sync, verify};
+use crate::commands::{admin, clone, demo, log, restore, serve, status, sync, verify};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 
@@ -55,6 +55,7 @@ pub(crate) enum Command {
     Log(log::Log),
     Restore(restore::Restore),
     Verify(verify::Verify),
+    Admin(admin::Admin),
 }
 
 const TRY: &str = "\

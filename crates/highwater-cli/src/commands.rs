@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+pub(crate) mod admin;
 pub(crate) mod clone;
 pub(crate) mod demo;
 pub(crate) mod log;
@@ -28,6 +29,7 @@ pub(crate) fn run(command: Command, global: &Global, out: &Output) -> Result<(),
         Command::Status(status) => status.run(out),
         Command::Log(log) => log.run(out),
         Command::Restore(restore) => restore.run(out),
+        Command::Admin(admin) => admin.run(out),
         Command::Verify(verify) => verify.run(out),
     }
 }

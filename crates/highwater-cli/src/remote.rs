@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use highwater::{Builder, RemoteDatabase};
+use highwater::{Admin, Builder, RemoteDatabase};
 
 use crate::failure::{Failure, quoted};
 
@@ -40,6 +40,11 @@ impl Access {
     /// An empty variable means that no token is set.
     fn given(&self) -> Option<&str> {
         self.token.as_deref().filter(|token| !token.is_empty())
+    }
+
+    /// The server at a URL, for its administrator.
+    pub(crate) fn admin(&self, url: &str) -> Result<Admin, Failure> {
+        Ok(Admin::new(url, self.given().map(str::to_owned))?)
     }
 
     /// The database at a URL, or the one that a local copy is synced with.

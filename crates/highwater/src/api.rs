@@ -222,7 +222,7 @@ impl Api<'_> {
         plain_body(&answer.headers, &mut answer.body)
     }
 
-    fn headers(&self) -> HeaderMap {
+    pub(crate) fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if let Some(token) = self.token {
             set(&mut headers, AUTHORIZATION.as_str(), &format!("Bearer {token}"));
@@ -239,7 +239,7 @@ impl Api<'_> {
         self.send(&Method::GET, url, &headers, &mut || Body::Empty)
     }
 
-    fn send(
+    pub(crate) fn send(
         &self,
         method: &Method,
         url: &str,
@@ -351,7 +351,7 @@ impl Api<'_> {
         Refused::Failed(Error::NotHighwater { remote: self.remote.to_string(), found })
     }
 
-    fn json<T: serde::de::DeserializeOwned>(&self, mut answer: Response) -> Result<T> {
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(&self, mut answer: Response) -> Result<T> {
         let mut bytes = Vec::new();
         let body = self.plain_body(&mut answer);
         body.take(MAX_JSON_BYTES).read_to_end(&mut bytes).map_err(|error| self.cut(&error))?;

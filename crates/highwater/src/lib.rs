@@ -45,6 +45,7 @@
 //! `LIBSQLITE3_FLAGS=-DSQLITE_ENABLE_DBPAGE_VTAB` in the `[env]` table of `.cargo/config.toml`.
 //! Opening a database says so when it is missing. The applications that share the file need nothing.
 
+mod admin;
 mod api;
 mod builder;
 mod chunks;
@@ -64,11 +65,15 @@ mod sync;
 mod transport;
 mod watch;
 
+pub use admin::Admin;
 pub use builder::Builder;
 pub use database::Database;
 pub use error::{Error, ErrorKind, Result};
 pub use highwater_ltx::{
     DeviceId, FrameNo, Generation, PageCount, PageNo, PageSize, Place, Position, StateHash, TxId,
+};
+pub use highwater_wire::{
+    AdminDatabase, AdminDetail, AdminEvent, AdminEventKind, AdminPage, AdminState, AdminStats, DbName,
 };
 pub use highwater_wire::{ConflictDetail, DatabaseInfo, ErrorCode, HeadJson, LogEntry, LogPage};
 pub use outcome::{Action, Moved, Progress, Stage, SyncOutcome};

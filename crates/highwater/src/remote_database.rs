@@ -51,14 +51,14 @@ pub struct RemoteDatabase {
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     remote: Remote,
     token: Option<String>,
     transport: OnceLock<Http>,
 }
 
 impl Inner {
-    fn with_api<T>(&self, work: impl FnOnce(&Api<'_>) -> Result<T>) -> Result<T> {
+    pub(crate) fn with_api<T>(&self, work: impl FnOnce(&Api<'_>) -> Result<T>) -> Result<T> {
         let defaults = Options::default();
         let transport: &dyn Transport = match self.transport.get() {
             Some(transport) => transport,
@@ -128,7 +128,7 @@ impl RemoteDatabase {
         self.blocking(move |inner| inner.with_api(|api| restore(api, &out, at, &progress)))
     }
 
-    fn blocking<T: Send + 'static>(
+    pub(crate) fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {

@@ -2,7 +2,7 @@
 
 use crate::support::{Folder, check, highwater};
 
-const COMMANDS: [&str; 8] = ["demo", "serve", "sync", "clone", "status", "log", "restore", "verify"];
+const COMMANDS: [&str; 9] = ["demo", "serve", "sync", "clone", "status", "log", "restore", "verify", "admin"];
 
 #[test]
 fn the_help_of_the_whole_names_every_command_and_exit_code() {

@@ -9,6 +9,7 @@
     clippy::cast_possible_truncation
 )]
 
+mod admin;
 mod config;
 mod demo;
 mod errors;
