@@ -90,6 +90,10 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The file of keys, or of revoked tokens, cannot be used.
+    #[error(transparent)]
+    Auth(#[from] highwater_auth::WatchedError),
+
     /// Other machines could reach the server, and it asks for no token.
     #[error(
         "refusing to listen on {addr}: other machines could reach it, and without keys anyone who can may read and write every database; give it a file of keys (`highwater keygen`), or listen on 127.0.0.1"

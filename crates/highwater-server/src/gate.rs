@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use highwater_auth::{Audience, Claims, KeySet, Refused, Revoked, Timestamp, Watched};
+
 use crate::{Error, Result};
 
 /// Who may use a server. Without keys everyone who reaches it may do everything, so it serves this
@@ -21,25 +23,67 @@ pub struct AuthConfig {
     pub open_to_network: bool,
 }
 
+impl AuthConfig {
+    /// Tries to read what a server with these settings would read.
+    ///
+    /// # Errors
+    /// [`Error::Auth`].
+    pub fn check(&self) -> Result<()> {
+        Gate::open(self).map(drop)
+    }
+}
+
 /// The judge of tokens.
 #[derive(Debug)]
 pub(crate) struct Gate {
     config: AuthConfig,
+    keys: Option<Watched<KeySet>>,
+    revoked: Option<Watched<Revoked>>,
 }
 
 impl Gate {
-    /// Reads the keys.
+    /// Reads the files.
     pub(crate) fn open(config: &AuthConfig) -> Result<Self> {
-        if config.keys.is_some() {
-            return Err(Error::Run(std::io::Error::other("this version cannot check tokens yet")));
+        let keys = config.keys.as_deref().map(|path| Watched::open(path, None, KeySet::parse)).transpose()?;
+        let revoked = config
+            .revoked
+            .as_deref()
+            .map(|path| Watched::open(path, Some(Revoked::default()), Revoked::parse));
+        Ok(Self { config: config.clone(), keys, revoked: revoked.transpose()? })
+    }
+
+    /// Tells the log what is judged by.
+    pub(crate) fn announce(&self) {
+        let Some(keys) = &self.keys else { return };
+        let file = keys.path().display();
+        let set = keys.get();
+        if set.holds_private() {
+            tracing::warn!(%file, "the server has a private key, and needs only the public one: whoever gets it can make tokens");
         }
-        Ok(Self { config: config.clone() })
+        let revoked = self.revoked.as_ref().map_or(0, |revoked| revoked.get().count());
+        tracing::info!(%file, keys = set.count(), revoked, "tokens are asked for");
+    }
+
+    /// Whether no token is asked for.
+    pub(crate) fn is_open(&self) -> bool {
+        self.keys.is_none()
+    }
+
+    /// What a token says, if it is accepted. (The files are looked at here, once a second at most: they are
+    /// small and on a local disk.)
+    pub(crate) fn claims(&self, token: &str) -> std::result::Result<Claims, Refused> {
+        let Some(keys) = &self.keys else { return Err(Refused::Signature) };
+        let audience = self.config.audience.as_deref().map_or(Audience::None, Audience::Named);
+        let claims = keys.get().verify(token, Timestamp::now(), audience)?;
+        if self.revoked.as_ref().is_some_and(|revoked| revoked.get().names(&claims)) {
+            return Err(Refused::Revoked);
+        }
+        Ok(claims)
     }
 
     /// Whether a server may listen there.
     pub(crate) fn may_listen(&self, addr: SocketAddr) -> Result<()> {
-        let AuthConfig { keys, open_to_network, .. } = &self.config;
-        if keys.is_some() || *open_to_network || addr.ip().to_canonical().is_loopback() {
+        if !self.is_open() || self.config.open_to_network || addr.ip().to_canonical().is_loopback() {
             return Ok(());
         }
         Err(Error::Unprotected { addr })

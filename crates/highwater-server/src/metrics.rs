@@ -211,7 +211,6 @@ impl Metrics {
     }
 
     /// A request came without the right token. `reason` is one of a fixed set of words.
-    #[allow(dead_code)]
     pub(crate) fn auth_failed(&self, reason: &'static str) {
         self.auth_failures.get_or_create(&[("reason", reason)]).inc();
     }

@@ -45,6 +45,7 @@ impl Server {
     /// the certificate cannot be.
     pub async fn open(config: Config) -> Result<Self> {
         let gate = Arc::new(Gate::open(&config.auth)?);
+        gate.announce();
         let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         let store = Store::open(&config.store)?;
         let metrics = Arc::new(Metrics::new(store.metrics()));

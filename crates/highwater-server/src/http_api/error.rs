@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::Response;
 use highwater_ltx::Position;
 use highwater_wire::{ConflictDetail, ErrorBody, ErrorCode, HEAD};
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::Error;
@@ -66,6 +66,12 @@ impl Failure {
             headers: vec![(RETRY_AFTER, seconds.to_string())],
             ..Self::new(ErrorCode::TooManyRequests, message)
         }
+    }
+
+    /// No token, or none that is accepted.
+    pub(crate) fn unauthenticated(message: impl Into<String>, challenge: &str) -> Self {
+        let headers = vec![(WWW_AUTHENTICATE, challenge.to_owned())];
+        Self { headers, ..Self::new(ErrorCode::Unauthenticated, message) }
     }
 
     /// A failure of the server itself: logged in full, told without details that help nobody.

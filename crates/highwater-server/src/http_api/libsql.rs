@@ -153,11 +153,11 @@ async fn post(
             format!("the path announces frames {first} to {end} (exclusive), but {} came", batch.len()),
         ));
     }
-    if !db.exists() && !db.is_reserved() && !caller.may_create() {
-        return Err(Failure::new(
-            ErrorCode::Forbidden,
-            "there is no such database, and this token does not allow `create`",
-        ));
+    if !caller.may_create() {
+        db.refresh().await?;
+        if !db.exists() && !db.is_reserved() {
+            return Err(caller.needs_create(&db.name));
+        }
     }
     let frames = batch.len();
     note(|facts| facts.frames_in = frames as u64);

@@ -67,7 +67,8 @@ pub(crate) fn router(app: App) -> axum::Router {
 pub(crate) async fn answer(app: App, request: Request) -> Response {
     let id = format!("{:016x}", staging::unique() >> 64);
     let span = tracing::info_span!("request", id, method = %request.method(), path = shortened(request.uri().path()));
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    access::hide(&mut head.headers);
     let tracked = Tracked::new(&app, &head, id.clone());
     let body = tracked.incoming(body);
     // The task goes on when the client goes away; shutting down waits for it.
