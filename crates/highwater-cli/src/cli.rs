@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{admin, clone, demo, log, restore, serve, status, sync, verify};
+use crate::commands::{admin, clone, demo, keygen, log, restore, serve, status, sync, token, verify};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 
@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Restore(restore::Restore),
     Verify(verify::Verify),
     Admin(admin::Admin),
+    Keygen(keygen::Keygen),
+    Token(token::Token),
 }
 
 const TRY: &str = "\

@@ -3,11 +3,13 @@
 pub(crate) mod admin;
 pub(crate) mod clone;
 pub(crate) mod demo;
+pub(crate) mod keygen;
 pub(crate) mod log;
 pub(crate) mod restore;
 pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod sync;
+pub(crate) mod token;
 pub(crate) mod verify;
 
 use crate::cli::{Command, Global};
@@ -31,5 +33,7 @@ pub(crate) fn run(command: Command, global: &Global, out: &Output) -> Result<(),
         Command::Restore(restore) => restore.run(out),
         Command::Admin(admin) => admin.run(out),
         Command::Verify(verify) => verify.run(out),
+        Command::Keygen(keygen) => keygen.run(out),
+        Command::Token(token) => token.run(out),
     }
 }

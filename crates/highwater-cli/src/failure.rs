@@ -231,6 +231,12 @@ fn describe(error: &Error) -> (&'static str, String, Option<String>) {
             format!("{remote} asks for a valid token: {message}"),
             "set one with --token or HIGHWATER_AUTH_TOKEN".to_owned(),
         ),
+        Error::Forbidden { remote, message } => (
+            "forbidden",
+            format!("{remote} refused: {message}"),
+            "ask whoever runs the server for a token that allows it; `highwater token inspect` shows what yours allows"
+                .to_owned(),
+        ),
         Error::Server { remote, code: ErrorCode::BadRequest, message, .. } => {
             return ("bad_request", format!("the server does not accept {remote}: {message}"), None);
         }
@@ -246,7 +252,6 @@ fn code_of(error: &Error) -> &'static str {
         Error::PageSize { .. } => "page_size",
         Error::SyncRunning { .. } => "sync_running",
         Error::Busy { .. } => "busy",
-        Error::Forbidden { .. } => "forbidden",
         Error::Server { .. } => "server",
         Error::BadAnswer { .. } => "bad_answer",
         Error::Local(_) => "local",

@@ -226,6 +226,8 @@ impl Api<'_> {
         let mut headers = HeaderMap::new();
         if let Some(token) = self.token {
             set(&mut headers, AUTHORIZATION.as_str(), &format!("Bearer {token}"));
+            // Whatever shows headers does not show it.
+            headers.get_mut(AUTHORIZATION).into_iter().for_each(|value| value.set_sensitive(true));
         }
         if let Some(device) = self.device {
             set(&mut headers, highwater_wire::DEVICE, &device.to_string());

@@ -185,11 +185,13 @@ impl Builder {
     /// [`Error::InvalidRemote`], [`Error::InvalidToken`], [`Error::Io`].
     pub fn open(mut self) -> Result<Database> {
         self.options.remote = self.remote.map(|url| url.parse()).transpose()?;
-        if let Some(token) = &self.options.token
-            && (token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()))
-        {
-            return Err(Error::InvalidToken);
-        }
+        check_token(self.options.token.as_deref())?;
         Database::new(&self.path, self.options)
     }
+}
+
+/// Refuses what no token is: it would be sent cut, or not at all.
+pub(crate) fn check_token(token: Option<&str>) -> Result<()> {
+    let fits = |token: &str| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if token.is_none_or(fits) { Ok(()) } else { Err(Error::InvalidToken) }
 }

@@ -50,11 +50,17 @@ pub struct RemoteDatabase {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 pub(crate) struct Inner {
     remote: Remote,
     token: Option<String>,
     transport: OnceLock<Http>,
+}
+
+impl std::fmt::Debug for Inner {
+    /// Without the token: logs are read by many.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RemoteDatabase").field("remote", &self.remote).finish_non_exhaustive()
+    }
 }
 
 impl Inner {
@@ -87,8 +93,9 @@ impl RemoteDatabase {
     /// For the database at `url`. Does not touch the network.
     ///
     /// # Errors
-    /// [`Error::InvalidRemote`].
+    /// [`Error::InvalidRemote`], [`Error::InvalidToken`].
     pub fn new(url: &str, token: Option<String>) -> Result<Self> {
+        crate::builder::check_token(token.as_deref())?;
         let inner = Inner { remote: url.parse()?, token, transport: OnceLock::new() };
         Ok(Self { inner: Arc::new(inner) })
     }

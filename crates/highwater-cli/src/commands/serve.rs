@@ -27,8 +27,9 @@ use crate::signals::Stop;
 /// line wins over the environment, the environment over the file, the file over the default.
 /// docs/OPERATIONS.md lists all of them.
 ///
-/// Authentication does not exist yet, so the server listens on this machine only, unless --insecure
-/// says that whoever can reach the address may read and write every database.
+/// With a file of keys (--auth-keys) clients need a token: `highwater keygen` makes keys,
+/// `highwater token create` makes tokens. Without keys the server listens on this machine only, unless
+/// --insecure says that whoever can reach the address may read and write every database.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Serve {
@@ -45,7 +46,10 @@ pub(crate) struct Serve {
     /// [default: highwater-data]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
-    /// Listen on an address that other machines can reach, although there is no authentication
+    /// Ask for tokens, and check them with the keys in this file
+    #[arg(long, value_name = "FILE")]
+    auth_keys: Option<String>,
+    /// Listen on an address that other machines can reach without asking for tokens
     #[arg(long)]
     insecure: bool,
     /// How to log to standard error: text or json [default: text, json with --json]
@@ -68,6 +72,7 @@ Examples:
   highwater serve --listen 127.0.0.1:9000 --store /var/lib/highwater
   highwater serve --config /etc/highwater.toml --check
   highwater serve --store memory: --listen 127.0.0.1:0 --json
+  highwater serve --listen 0.0.0.0:8080 --auth-keys highwater.pub
   highwater serve --listen 0.0.0.0:8080 --insecure             # only on a network you trust
 
 Ctrl-C or SIGTERM stops it: requests that it accepted are finished first.
@@ -96,6 +101,7 @@ impl Serve {
             ("--store", "store", &self.store),
             ("--tls-cert", "tls.cert", &self.tls_cert),
             ("--tls-key", "tls.key", &self.tls_key),
+            ("--auth-keys", "auth.keys", &self.auth_keys),
             ("--log-format", "log.format", &self.log_format),
         ];
         for (flag, key, value) in own {
@@ -147,14 +153,14 @@ fn address(settings: &Settings) -> Result<SocketAddr, Failure> {
     };
     let addresses: Vec<_> = listen.to_socket_addrs().map_err(|error| usage(error.to_string()))?.collect();
     let address = *addresses.first().ok_or_else(|| usage("the name has no address".to_owned()))?;
-    let open = settings.insecure || settings.config.auth.keys.is_some();
-    if !open && !addresses.iter().all(|address| address.ip().is_loopback()) {
+    let guarded = settings.insecure || settings.config.auth.keys.is_some();
+    if !guarded && !addresses.iter().all(|address| address.ip().is_loopback()) {
         return Err(Failure::usage(format!(
-            "refusing to listen on {address}: other machines could reach it, and there is no authentication yet, \
+            "refusing to listen on {address}: other machines could reach it, and without keys no token is asked for, \
              so anyone who can reach it could read and write every database"
         ))
         .hint(
-            "listen on 127.0.0.1 behind a proxy or tunnel that authenticates; \
+            "make keys and ask for tokens: highwater keygen, then --auth-keys highwater.pub; \
              or say --insecure if everyone on that network may do so",
         ));
     }

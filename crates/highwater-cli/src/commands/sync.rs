@@ -122,8 +122,8 @@ fn moved(moved: Moved) -> String {
     format!("{} ({})", count(moved.frames, "frame"), Bytes(moved.bytes))
 }
 
-/// Syncs until it is told to stop, or until going on makes no sense: a conflict or a wrong call
-/// stays until a person does something about it. Everything else (a network that is gone, a busy
+/// Syncs until it is told to stop, or until going on makes no sense: a conflict, a wrong call or a
+/// token that is refused stays until a person does something about it. Everything else (a network that is gone, a busy
 /// file) is told once and tried again.
 fn watch(file: &Path, db: &Database, interval: Duration, out: &Output) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -176,8 +176,12 @@ fn told(
             if outcome.changed() || recovered { print(file, db, &outcome, out) } else { Ok(()) }
         }
         Err(error) => {
+            let refused = matches!(
+                error,
+                highwater::Error::Unauthenticated { .. } | highwater::Error::Forbidden { .. }
+            );
             let failure = Failure::from(error);
-            if matches!(failure.exit(), Exit::Conflict | Exit::Usage) {
+            if refused || matches!(failure.exit(), Exit::Conflict | Exit::Usage) {
                 return Err(failure);
             }
             if trouble.as_deref() != Some(failure.message()) {

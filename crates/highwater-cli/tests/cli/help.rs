@@ -2,7 +2,8 @@
 
 use crate::support::{Folder, check, highwater};
 
-const COMMANDS: [&str; 9] = ["demo", "serve", "sync", "clone", "status", "log", "restore", "verify", "admin"];
+const COMMANDS: [&str; 11] =
+    ["demo", "serve", "sync", "clone", "status", "log", "restore", "verify", "admin", "keygen", "token"];
 
 #[test]
 fn the_help_of_the_whole_names_every_command_and_exit_code() {
@@ -24,6 +25,16 @@ fn the_help_of_every_command_has_examples() {
         assert!(long.stdout.lines().all(|line| line.chars().count() <= 100), "{command}: a line is too long");
         check(&format!("help_{command}"), &long.stdout);
         highwater(folder.path(), &format!("{command} -h")).expect(0);
+    }
+}
+
+#[test]
+fn the_help_of_what_is_done_with_tokens_has_examples() {
+    let folder = Folder::new();
+    for action in ["create", "inspect", "revoke"] {
+        let long = highwater(folder.path(), &format!("token {action} --help")).expect(0);
+        assert!(long.stdout.contains("Examples:"), "{action}");
+        check(&format!("help_token_{action}"), &long.stdout);
     }
 }
 

@@ -20,5 +20,6 @@ mod logs;
 mod serve;
 mod support;
 mod sync;
+mod tokens;
 mod verify;
 mod watch;

@@ -54,9 +54,7 @@ impl Caller {
     pub(crate) fn needs_create(&self, name: &DbName) -> Failure {
         Failure::new(
             ErrorCode::Forbidden,
-            format!(
-                "there is no database {name} yet, and the token of {self} does not allow create; let somebody who may make it, or ask for a token that allows create"
-            ),
+            format!("there is no database {name} yet, and the token of {self} does not allow create"),
         )
     }
 }
@@ -100,7 +98,7 @@ pub(super) fn check(app: &App, head: &Parts, need: Need<'_>) -> Result<Caller, F
         None => Ok(caller),
         Some(what) => {
             app.context.metrics.auth_failed("forbidden");
-            let message = format!("the token of {caller} {what}; ask for a token that does");
+            let message = format!("the token of {caller} {what}");
             Err(Failure::new(ErrorCode::Forbidden, message))
         }
     }

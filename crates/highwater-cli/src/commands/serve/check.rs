@@ -70,6 +70,9 @@ fn faults(settings: &Settings) -> Vec<String> {
     if let Some(Err(error)) = settings.config.tls.as_ref().map(highwater_server::TlsFiles::check) {
         faults.push(error.to_string());
     }
+    if let Err(error) = settings.config.auth.check() {
+        faults.push(error.to_string());
+    }
     faults
 }
 
