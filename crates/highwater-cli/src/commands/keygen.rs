@@ -22,7 +22,7 @@ const PUBLIC: &str = "highwater.pub";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Keygen {
-    /// The folder to write to
+    /// The folder to write to; it is made when it does not exist
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
     /// Make one secret for HS256 instead: whoever checks tokens with it can make some, too
@@ -56,6 +56,8 @@ impl Keygen {
             let taken = [&files.0, &files.1].into_iter().find(|path| path.exists());
             taken.map_or(Ok(()), |path| Err(exists(path)))?;
         }
+        // An error shows when the files are written.
+        let _ = std::fs::create_dir_all(&self.out);
         self.write(&files.0, private.reveal(), 0o600)?;
         if let Some(text) = &public_text {
             self.write(&files.1, text, 0o644)?;
@@ -69,7 +71,7 @@ impl Keygen {
             Ok(Published::Done) => Ok(()),
             Ok(Published::NameTaken) => Err(exists(path)),
             Err(error) => Err(Failure::failed("io", format!("writing {} failed: {error}", path.display()))
-                .hint("choose a folder that exists and that you can write to, with --out")),
+                .hint("choose a folder that you can write to, with --out")),
         }
     }
 }

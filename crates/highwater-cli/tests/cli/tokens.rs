@@ -66,7 +66,7 @@ fn keys_are_made_once_and_never_overwritten_by_accident() {
     assert_ne!(std::fs::read_to_string(folder.file("highwater.key")).unwrap(), key);
     let left = std::fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(left, 2, "temporary files are left");
-    let nowhere = highwater(folder.path(), "keygen --out nowhere").expect(1);
+    let nowhere = highwater(folder.path(), "keygen --out highwater.pub").expect(1);
     assert!(nowhere.stderr.contains("--out"), "{nowhere:?}");
 }
 
