@@ -26,6 +26,23 @@ fn a_database_is_listed_deleted_and_brought_back() {
 }
 
 #[test]
+fn verify_tells_which_databases_of_a_store_are_deleted() {
+    let folder = Folder::new();
+    let server = Server::with(&["--store", folder.file("data").to_str().unwrap()]);
+    notes(&folder.file("app.db"));
+    for name in ["kept", "gone"] {
+        let remote = server.db(name);
+        highwater(folder.path(), &format!("sync app.db --switch-remote --remote {remote}")).expect(0);
+    }
+    highwater(folder.path(), &format!("admin delete {} gone --yes", server.url)).expect(0);
+    let said = highwater(folder.path(), "verify data").expect(0).stdout;
+    let line = |name: &str| said.lines().find(|line| line.contains(name)).unwrap().to_owned();
+    assert!(line("gone").contains("; deleted ") && !line("kept").contains("deleted"), "{said}");
+    let json = highwater(folder.path(), "verify data --json").expect(0).json();
+    assert!(json["databases"][0]["deleted_ms"].is_u64() && json["databases"][1]["deleted_ms"].is_null());
+}
+
+#[test]
 fn for_programs_it_is_json() {
     let (folder, server) = (Folder::new(), Server::start());
     let url = &server.url;

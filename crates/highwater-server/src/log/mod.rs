@@ -189,11 +189,10 @@ impl Database {
 
     /// The size of the push that another server appended to the head, if one did. An error when
     /// something happened to the database as a whole.
-    async fn next_push(&self) -> Result<Option<u64>> {
+    pub(super) async fn next_push(&self) -> Result<Option<u64>> {
         let store = &self.context.store;
         let (event, push) = (self.lifecycle.next(&self.name), paths::push(&self.name, self.next_txid()));
-        // On a store in the cloud the two questions take the time of one.
-        let (event, size) = tokio::try_join!(store.size(&event), store.size(&push))?;
+        let (event, size) = store.sizes(&event, &push).await?;
         if event.is_none() {
             return Ok(size);
         }

@@ -16,7 +16,7 @@ use super::file::StoredFile;
 use super::images::Images;
 use super::{Database, ms_since};
 use crate::store::Created;
-use crate::{Result, paths, staging};
+use crate::{Error, Result, paths, staging};
 
 impl Database {
     /// Starts to write a snapshot of the head if the policy asks for one and none is being written.
@@ -58,6 +58,12 @@ impl Database {
         let upload = paths::upload(&self.name, staging::unique());
         let written = staging::write_images(&self.context, header, images, &upload).await?;
         kill_point("server-snapshot-before-publish");
+        if let Err(error) = self.next_push().await {
+            self.context.store.remove(&upload).await;
+            // Deleted meanwhile: a snapshot must not be what is left of it.
+            let administered = matches!(error, Error::Deleted { .. } | Error::Administered { .. });
+            return if administered { Ok(None) } else { Err(error) };
+        }
         let created = self.context.store.publish(&upload, &paths::snapshot(&self.name, entry.txid)).await?;
         kill_point("server-snapshot-after-publish");
         if created == Created::Lost {
