@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import subprocess
 import sqlite3
 import threading
@@ -67,6 +68,10 @@ class Client:
         if "error" in answer:
             raise SdkError(answer["error"])
         return answer["ok"]
+
+    def has_answered(self):
+        """Whether what was begun has ended."""
+        return bool(select.select([self.process.stdout], [], [], 0)[0])
 
     def script(self, sql):
         self.ask(do="script", sql=sql)
