@@ -128,6 +128,8 @@ async fn without_a_token_nothing_but_the_servers_health_is_told() {
         "db/export/1",
         "db/sync/1/1/9",
         "metrics",
+        "admin/v1/databases",
+        "admin/v1/stats",
     ] {
         refused(guarded.rig.get(path).await, ErrorCode::Unauthenticated).await;
     }
@@ -282,8 +284,10 @@ async fn administering_and_using_databases_are_apart() {
     let mut guarded = Guarded::start();
     guarded.use_token(&guarded.token(&["*"], &[Access::Create]));
     refused(guarded.rig.get("metrics").await, ErrorCode::Forbidden).await;
+    refused(guarded.rig.get("admin/v1/databases").await, ErrorCode::Forbidden).await;
     guarded.use_token(&guarded.token(&["*"], &[Access::Admin]));
     assert_eq!(guarded.rig.get("metrics").await.status(), 200);
+    assert_eq!(guarded.rig.get("admin/v1/databases").await.status(), 200);
     refused(guarded.rig.get("db/v1").await, ErrorCode::Forbidden).await;
     guarded.use_token(&guarded.token(&[], &[]));
     let body = refused(guarded.rig.get("db/v1").await, ErrorCode::Forbidden).await;
