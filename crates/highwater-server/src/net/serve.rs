@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use http::{Request, Response};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -164,6 +165,15 @@ impl Host {
             request.map(|body| Body::new(Paced::new(body, limits.idle_timeout, limits.slowest)));
         request.extensions_mut().insert(Peer(peer));
         let app = self.app.clone();
-        async move { Ok(http_api::answer(app, request).await.map(|body| Answer::new(body, active))) }
+        // Two ways to say where the body ends: a proxy may have chosen the other one.
+        let ambiguous = request.headers().contains_key(CONTENT_LENGTH)
+            && request.headers().contains_key(TRANSFER_ENCODING);
+        async move {
+            let mut response = http_api::answer(app, request).await;
+            if ambiguous {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response.map(|body| Answer::new(body, active)))
+        }
     }
 }

@@ -11,6 +11,7 @@ const STORE: &str = "HIGHWATER_TEST_STORE";
 const MAX_FILES: &str = "HIGHWATER_TEST_MAX_FILES";
 const KEEP_MS: &str = "HIGHWATER_TEST_KEEP_MS";
 const SMALL_BODY: &str = "HIGHWATER_TEST_SMALL_BODY";
+const PUSH_BYTES: &str = "HIGHWATER_TEST_PUSH_BYTES";
 
 /// A running server process; killed when dropped.
 pub struct ChildServer {
@@ -101,6 +102,9 @@ pub fn serve_if_child() {
     if let Some(keep) = number(KEEP_MS) {
         config.deletion.keep = std::time::Duration::from_millis(keep.into());
         config.deletion.check = std::time::Duration::from_millis(20);
+    }
+    if let Some(bytes) = number(PUSH_BYTES) {
+        config.limits.push_bytes = bytes.into();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
