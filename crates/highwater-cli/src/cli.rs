@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{admin, clone, demo, keygen, log, restore, serve, status, sync, token, verify};
+use crate::commands::{admin, clone, demo, health, keygen, log, restore, serve, status, sync, token, verify};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 
@@ -49,6 +49,7 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     Demo(demo::Demo),
     Serve(serve::Serve),
+    Health(health::Health),
     Sync(sync::Sync),
     Clone(clone::Clone),
     Status(status::Status),

@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod clone;
 pub(crate) mod demo;
+pub(crate) mod health;
 pub(crate) mod keygen;
 pub(crate) mod log;
 pub(crate) mod restore;
@@ -26,6 +27,7 @@ pub(crate) fn run(command: Command, global: &Global, out: &Output) -> Result<(),
     match command {
         Command::Demo(demo) => demo.run(out),
         Command::Serve(serve) => serve.run(global, out),
+        Command::Health(health) => health.run(out),
         Command::Sync(sync) => sync.run(out),
         Command::Clone(clone) => clone.run(out),
         Command::Status(status) => status.run(out),

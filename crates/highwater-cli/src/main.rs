@@ -15,6 +15,7 @@ mod progress;
 mod remote;
 mod settings;
 mod signals;
+mod system;
 
 use std::process::ExitCode;
 

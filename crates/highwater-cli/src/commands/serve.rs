@@ -6,7 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use clap::Args;
-use highwater_server::{Server, StoreUrl};
+use highwater_server::{Limits, Server, StoreUrl};
 use tokio::net::TcpListener;
 
 use crate::cli::Global;
@@ -15,6 +15,7 @@ use crate::logging;
 use crate::output::Output;
 use crate::settings::{self, Effective, Given, Settings};
 use crate::signals::Stop;
+use crate::system;
 
 /// Run the sync server
 ///
@@ -124,6 +125,7 @@ impl Serve {
 async fn serve(address: SocketAddr, effective: Effective, out: &Output) -> Result<(), Failure> {
     let mut config = effective.settings.config;
     config.auth.open_to_network = effective.settings.insecure;
+    fit_open_files(&mut config.limits);
     let store = config.store.clone();
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let server = Server::open(config).await.map_err(Failure::from)?;
@@ -137,11 +139,33 @@ async fn serve(address: SocketAddr, effective: Effective, out: &Output) -> Resul
     })?;
     let stop = Stop::listen();
     announce(&format!("{scheme}://{bound}"), &store, out)?;
-    server.serve(listener, stop.requested()).await.map_err(Failure::from)?;
+    system::notify("READY=1");
+    let requested = async {
+        stop.requested().await;
+        system::notify("STOPPING=1");
+    };
+    server.serve(listener, requested).await.map_err(Failure::from)?;
     if !out.is_json() {
         out.line("Stopped; everything that was acknowledged is in the store.")?;
     }
     Ok(())
+}
+
+/// Files that the server needs besides its connections.
+const OTHER_FILES: u64 = 256;
+
+/// Connections are files: more of them than the system allows would leave none for the store.
+fn fit_open_files(limits: &mut Limits) {
+    let Some(files) = system::raise_open_files() else { return };
+    let fit = usize::try_from(files.saturating_sub(OTHER_FILES).max(files / 2)).unwrap_or(usize::MAX);
+    if fit < limits.connections {
+        tracing::warn!(
+            connections = fit,
+            wanted = limits.connections,
+            "the system allows {files} open files, so fewer connections; raise it (LimitNOFILE, ulimit -n)"
+        );
+        limits.connections = fit;
+    }
 }
 
 /// The address to listen on, if that is allowed.

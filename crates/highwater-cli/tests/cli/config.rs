@@ -78,3 +78,40 @@ fn what_would_keep_the_server_from_starting_is_found_by_the_check() {
         run(&folder, &args, &[]).expect(2);
     }
 }
+
+#[test]
+fn the_annotated_file_names_every_setting_with_its_default_and_is_in_order() {
+    let folder = Folder::new();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/highwater.toml");
+    let all = |args: &[&str]| {
+        let said = run(&folder, args, &[]).expect(0);
+        serde_json::from_str::<serde_json::Value>(&said.stdout).unwrap()["settings"]
+            .as_object()
+            .unwrap()
+            .clone()
+    };
+    let defaults = all(&["--store", "s", "--json"]);
+    all(&["--config", path, "--store", "s", "--json"]);
+    // With everything taken in that is only shown.
+    let text = std::fs::read_to_string(path).unwrap();
+    let shown = |line: &str| {
+        let setting = line.trim_start_matches("# ");
+        let word = setting.split(" = ").next().unwrap();
+        let plain = setting.contains(" = ") && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        if plain { setting.to_owned() } else { line.to_owned() }
+    };
+    let files = ["cert = ", "key = ", "keys = ", "audience = ", "revoked = ", "format = "];
+    let whole: Vec<_> = text.lines().map(shown).collect();
+    let kept: Vec<_> =
+        whole.iter().filter(|line| !files.iter().any(|file| line.starts_with(file))).cloned().collect();
+    write(&folder, "all.toml", &kept.join("\n"));
+    let named = all(&["--config", "all.toml", "--store", "s", "--json"]);
+    for (key, setting) in &named {
+        let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+        let line = whole.iter().find(|line| line.split(" = ").next() == Some(name));
+        assert!(line.is_some(), "{section}.{name} is missing");
+        if !["store", "limits.rate"].contains(&key.as_str()) {
+            assert_eq!(setting["value"], defaults[key]["value"], "{key}: not the default");
+        }
+    }
+}

@@ -2,8 +2,10 @@
 
 use crate::support::{Folder, check, highwater};
 
-const COMMANDS: [&str; 11] =
-    ["demo", "serve", "sync", "clone", "status", "log", "restore", "verify", "admin", "keygen", "token"];
+const COMMANDS: [&str; 12] = [
+    "demo", "serve", "health", "sync", "clone", "status", "log", "restore", "verify", "admin", "keygen",
+    "token",
+];
 
 #[test]
 fn the_help_of_the_whole_names_every_command_and_exit_code() {

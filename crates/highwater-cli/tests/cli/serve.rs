@@ -59,3 +59,37 @@ fn what_was_pushed_is_there_after_a_restart() {
     highwater(folder.path(), &format!("clone {} copy.db", server.db("app"))).expect(0);
     assert_eq!(texts(&folder.file("copy.db")), ["first"]);
 }
+
+#[test]
+fn health_tells_ready_from_not_there() {
+    let folder = Folder::new();
+    let server = Server::start();
+    let said = highwater(folder.path(), &format!("health {}", server.url)).expect(0);
+    assert_eq!(said.stdout, "ready\n");
+    let url = server.url.clone();
+    assert_eq!(server.stop(), 0);
+    highwater(folder.path(), &format!("health {url} --timeout 2s")).expect(4);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn systemd_is_told_when_it_serves_and_when_it_stops() {
+    let folder = Folder::new();
+    let socket = std::os::unix::net::UnixDatagram::bind(folder.file("notify")).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    let mut child = command(["serve", "--listen", "127.0.0.1:0", "--store", "memory:"])
+        .env("NOTIFY_SOCKET", folder.file("notify"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let told = || {
+        let mut text = [0; 64];
+        let size = socket.recv(&mut text).unwrap();
+        String::from_utf8_lossy(&text[..size]).into_owned()
+    };
+    assert_eq!(told(), "READY=1");
+    terminate(&child);
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(wait(&mut child), 0);
+}
