@@ -183,9 +183,11 @@ async fn a_server_that_restarts_between_batches_goes_on() {
         rig.restart();
         a.url = rig.url("app");
         // The answer was lost: the same batch with the same baton again.
-        let (_, again) = a.post((1, start + at as u64), batch, baton.as_deref()).await;
-        assert_eq!(answer["max_frame_no"], again["max_frame_no"]);
-        baton = Some(again["baton"].as_str().unwrap().to_owned());
+        if baton.is_some() {
+            let (_, again) = a.post((1, start + at as u64), batch, baton.as_deref()).await;
+            assert_eq!(answer["max_frame_no"], again["max_frame_no"]);
+        }
+        baton = Some(answer["baton"].as_str().unwrap().to_owned());
         at += batch.len();
     }
     a.durable = a.last();
@@ -344,8 +346,14 @@ async fn pages_that_sqlite_never_wrote_are_free_ones_or_the_push_is_refused() {
     b.sync().await.unwrap();
     a.sync().await.unwrap();
     a.check();
-    assert_eq!(a.image(), b.image());
-    assert_eq!(rig.snapshot("app/v1/snapshot").await.pages.concat(), a.image());
+    let served = rig.snapshot("app/v1/snapshot").await.pages.concat();
+    let free = free_leaves(&served);
+    let used = |image: Vec<u8>| -> Vec<Vec<u8>> {
+        let pages = image.chunks(device::PAGE).map(<[u8]>::to_vec).zip(1..);
+        pages.filter(|(_, number)| !free.contains(number)).map(|(page, _)| page).collect()
+    };
+    let (a, b, served) = (used(a.image()), used(b.image()), used(served));
+    assert!(a == b && a == served, "free pages may differ, others may not");
     // The same frames without those that fill other pages are of another database.
     let other = device(&rig, "other").await;
     other.run("PRAGMA user_version = 1; CREATE TABLE t (a); CREATE TABLE u (a); INSERT INTO t VALUES (1)");

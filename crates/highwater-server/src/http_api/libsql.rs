@@ -53,11 +53,17 @@ pub(super) async fn libsql(
             "this server does not encrypt databases with a client's key; leave the remote encryption key out",
         ));
     }
-    let db = app.registry.get(&name).await?;
+    let db = match app.registry.get(&name).await {
+        Ok(db) => db,
+        Err(error) if pushes => return Err(error.into()),
+        Err(error) => return Err(try_again(error.into())),
+    };
     let answer = match verb {
-        Libsql::Info => info(&db).await,
-        Libsql::Export(generation) => export(&db, generation).await,
-        Libsql::Sync { generation, start, .. } if !pushes => pull(&db, &caller, generation, start).await,
+        Libsql::Info => info(&db).await.map_err(try_again),
+        Libsql::Export(generation) => export(&db, generation).await.map_err(try_again),
+        Libsql::Sync { generation, start, .. } if !pushes => {
+            pull(&db, &caller, generation, start).await.map_err(try_again)
+        }
         Libsql::Sync { generation, start, end, baton } => {
             let body = body.take().unwrap_or_default();
             post(&db, &caller, (generation, start, end, baton), body).await
@@ -69,6 +75,11 @@ pub(super) async fn libsql(
     answer
 }
 
+/// Clients ask again after every failure of a server, except 500 to a pull.
+fn try_again(failure: Failure) -> Failure {
+    if failure.code() == ErrorCode::Internal { Failure::unavailable(failure.message()) } else { failure }
+}
+
 fn of_host(app: &App, head: &Parts) -> Result<DbName, Failure> {
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| head.uri.authority().map(http::uri::Authority::as_str));
@@ -78,8 +89,7 @@ fn of_host(app: &App, head: &Parts) -> Result<DbName, Failure> {
 }
 
 async fn info(db: &Database) -> Result<Response, Failure> {
-    db.refresh().await?;
-    let generation = db.read(|log| log.head().position.generation).unwrap_or_else(|| db.first_generation());
+    let generation = libsql::newest(db).await?;
     Ok(json_response(&json!({ "current_generation": generation.0 })))
 }
 

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use highwater_ltx::{Encoder, PageEncoding, PageNo, StateHash};
+use highwater_ltx::{Encoder, Generation, PageEncoding, PageNo, StateHash};
 use tokio::sync::mpsc;
 
 use super::branch::Branch;
-use super::frames::{Batch, PAGE, PAGE_SIZE, Settled, SettledPage};
+use super::frames::{Batch, FILLED, PAGE, PAGE_SIZE, Settled, SettledPage};
 use super::freelist;
 use crate::buffers::ChannelWriter;
 use crate::log::{Database, Delta, DeltaImages, LIBSQL, Refusal, Staged, unencodable};
@@ -31,7 +31,7 @@ pub(super) struct Source<'a> {
 impl Source<'_> {
     /// Reads pages, in order.
     async fn read(&self, db: &Database, pages: &[SettledPage]) -> Result<Vec<Bytes>> {
-        let zeros = Bytes::from_static(&[0; PAGE]);
+        let filled = Bytes::from_static(FILLED);
         let frame = |page: &SettledPage| page.frame.map(|frame| frame + self.from);
         let stored: Vec<usize> = pages.iter().filter_map(frame).filter(|at| *at < self.waiting).collect();
         let mut stored = match self.branch {
@@ -41,7 +41,7 @@ impl Source<'_> {
         .into_iter();
         let lost = || Error::damaged(&paths::pushes(&db.name), "a frame of a push is nowhere");
         let image = |page: &SettledPage| match frame(page) {
-            None => Ok(zeros.clone()),
+            None => Ok(filled.clone()),
             Some(at) if at < self.waiting => stored.next().ok_or_else(lost),
             Some(at) => {
                 let start = (at - self.waiting) * PAGE;
@@ -58,7 +58,7 @@ pub(super) async fn delta(
     db: &Database,
     source: &Source<'_>,
     settled: &Settled,
-    frames: u64,
+    (generation, frames): (Generation, u64),
 ) -> Result<Delta, Refusal> {
     check_first_page(db, source, settled).await?;
     check_filled(db, source, settled).await?;
@@ -69,7 +69,7 @@ pub(super) async fn delta(
     delta.images = if settled.pages.len() * PAGE <= db.context.limits.in_memory_body() {
         DeltaImages::Memory(source.read(db, &settled.pages).await?.concat())
     } else {
-        DeltaImages::Staged(stage(db, source, settled, &delta).await?)
+        DeltaImages::Staged(stage(db, source, settled, (generation, &delta)).await?)
     };
     Ok(delta)
 }
@@ -92,8 +92,8 @@ async fn check_filled(db: &Database, source: &Source<'_>, settled: &Settled) -> 
         return Ok(());
     }
     let mut next = freelist::first(&page(db, source, settled, PageNo(1)).await?);
-    for _ in 0..settled.commit.0 {
-        let Some(trunk) = next.filter(|_| !missing.is_empty()) else { break };
+    let mut seen = BTreeSet::new();
+    while let Some(trunk) = next.filter(|trunk| !missing.is_empty() && seen.insert(*trunk)) {
         next = freelist::trunk(&page(db, source, settled, trunk).await?, &mut missing);
     }
     missing.first().map_or(Ok(()), |page| Err(another_database(*page)))
@@ -123,8 +123,13 @@ async fn page(
 type Pages = Vec<(PageNo, Bytes)>;
 
 /// Writes a file of the log that only waits for its name.
-async fn stage(db: &Database, source: &Source<'_>, settled: &Settled, delta: &Delta) -> Result<Staged> {
-    let planned = db.next(LIBSQL);
+async fn stage(
+    db: &Database,
+    source: &Source<'_>,
+    settled: &Settled,
+    (generation, delta): (Generation, &Delta),
+) -> Result<Staged> {
+    let planned = db.next(Some(generation));
     let header = planned.header(PAGE_SIZE, delta.commit, delta.frames, LIBSQL, delta.state);
     let path = paths::upload(&db.name, staging::unique());
     let (sender, mut chunks) = mpsc::channel::<Pages>(2);

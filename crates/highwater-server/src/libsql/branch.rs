@@ -18,7 +18,7 @@
 //! | then | 16 | XXH3-128 of everything before |
 //! | then | 4096 each | the pages |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -27,7 +27,7 @@ use highwater_pages::{PageHash, kill_point, page_hash};
 use highwater_wire::DbName;
 use object_store::path::Path;
 
-use super::frames::{Batch, FrameHead, PAGE};
+use super::frames::{Batch, FrameHead, PAGE, Salts};
 use super::{PRIVATE, STRIDE};
 use crate::log::Database;
 use crate::store::{Created, Store};
@@ -39,6 +39,10 @@ const HEAD: usize = 24;
 const SUM: usize = 16;
 /// How many branches of a database are kept in memory; others are read again when they are asked for.
 const KEPT: usize = 32;
+/// How many logs are remembered. A log that was forgotten is asked to show a little more of itself again.
+const PROVEN: usize = 4096;
+/// In place of a generation: no generation has this number.
+const ASKED: Generation = Generation(0);
 
 /// Frames of one client after a place of the log.
 #[derive(Debug)]
@@ -126,7 +130,11 @@ impl Branch {
 
 /// The branches of a database that are in memory.
 #[derive(Debug, Default)]
-pub(crate) struct Branches(Mutex<HashMap<Generation, Shared>>);
+pub(crate) struct Branches {
+    kept: Mutex<HashMap<Generation, Shared>>,
+    /// Logs that were seen to hold the history of the generation, by their salts.
+    proven: Mutex<HashSet<(Generation, Salts)>>,
+}
 
 /// A branch; who holds the lock may add to it.
 pub(super) type Shared = Arc<tokio::sync::Mutex<Branch>>;
@@ -153,6 +161,48 @@ impl Branches {
         Ok(found.map(|branch| db.branches.keep(branch)))
     }
 
+    /// Lets go of a branch that cannot be read any more.
+    pub(super) fn forget(&self, number: Generation) {
+        self.with(|kept| kept.remove(&number));
+    }
+
+    /// Whether the log with these salts was seen to hold the history of the generation.
+    pub(super) fn is_proven(&self, generation: Generation, salts: Salts) -> bool {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner).contains(&(generation, salts))
+    }
+
+    /// Whether the client with this log was asked to send again what it sent before.
+    pub(super) fn was_asked(&self, salts: Salts) -> bool {
+        self.is_proven(ASKED, salts)
+    }
+
+    /// Notes that it is asked to.
+    pub(super) fn ask(&self, salts: Salts) {
+        self.prove(ASKED, salts);
+    }
+
+    /// Notes that it does.
+    pub(super) fn prove(&self, generation: Generation, salts: Salts) {
+        let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        if proven.len() >= PROVEN {
+            proven.clear();
+        }
+        proven.insert((generation, salts));
+    }
+
+    /// A branch of that number, as the store has it if what is in memory ends before that frame: its next
+    /// batches may have gone to another server.
+    pub(super) async fn find_up_to(db: &Database, place: Place) -> Result<Option<Shared>> {
+        let found = Self::find(db, place.generation).await?;
+        if let Some(branch) = &found
+            && branch.lock().await.last() < place.frame
+        {
+            db.branches.forget(place.generation);
+            return Self::find(db, place.generation).await;
+        }
+        Ok(found)
+    }
+
     fn keep(&self, branch: Branch) -> Shared {
         self.with(|kept| {
             while kept.len() >= KEPT {
@@ -166,7 +216,7 @@ impl Branches {
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut HashMap<Generation, Shared>) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use highwater_ltx::{FrameNo, Generation, PageCount, Place};
-use highwater_pages::PageHash;
 
 use super::frames::{FrameHead, settle};
 use crate::Result;
@@ -50,10 +49,10 @@ pub(super) fn next_push(log: &Log, at: Place) -> Option<Entry> {
 
 /// Whether these frames leave behind what the push has.
 async fn is_push(db: &Database, entry: &Entry, heads: &[FrameHead], before: PageCount) -> Result<bool> {
-    let settled = settle(heads, before);
-    if settled.commit != entry.page_count {
+    if heads.last().is_none_or(|last| last.commit != entry.page_count) {
         return Ok(false);
     }
+    let settled = settle(heads, before);
     let Some(images) = push_images(db, entry).await? else { return Ok(false) };
     if images.list.len() != settled.pages.len() {
         return Ok(false);
@@ -79,24 +78,32 @@ pub(super) fn pages_at(log: &Log, at: Place) -> PageCount {
     log.at(at).map_or(PageCount(0), |entry| entry.page_count)
 }
 
+/// Whether a push after this place is one after the head. So is one at the beginning of the generation after
+/// the head's: see [`begins_next`].
+pub(super) fn is_head(log: &Log, at: Place) -> bool {
+    log.head().position.place() == at || begins_next(log) == Some(at)
+}
+
+/// Where clients begin when the beginning of the newest generation is not kept (the store was made of a
+/// snapshot): with the head, in a generation that begins when one of them pushes.
+pub(super) fn begins_next(log: &Log) -> Option<Place> {
+    let newest = log.head().position.generation;
+    let kept = begins(log, newest);
+    (!kept).then(|| Place { generation: newest.next(), frame: FrameNo(0) })
+}
+
+/// Whether the generation's first push is kept.
+fn begins(log: &Log, generation: Generation) -> bool {
+    log.of_generation(generation)
+        .first()
+        .is_some_and(|first| first.file.is_some() && first.position.frame.0 == u64::from(first.frames))
+}
+
 /// Whether a push ends at the place, or the generation begins there, and what follows it is kept.
 pub(super) fn is_boundary(log: &Log, at: Place) -> bool {
     let entries = log.of_generation(at.generation);
     if at.frame == FrameNo(0) {
-        return entries
-            .first()
-            .is_some_and(|first| first.file.is_some() && first.position.frame.0 == u64::from(first.frames));
+        return begins(log, at.generation) || begins_next(log) == Some(at);
     }
     entries.binary_search_by_key(&at.frame, |entry| entry.position.frame).is_ok()
-}
-
-/// The generations of which the log has pushes, newest first.
-pub(super) fn generations(log: &Log) -> impl Iterator<Item = Generation> + use<> {
-    let (oldest, newest) = (log.oldest().position.generation.0, log.head().position.generation.0);
-    (oldest..=newest).rev().map(Generation)
-}
-
-/// Whether a page that the log lacks is what [`settle`] filled in.
-pub(super) fn zero_hash(page: highwater_ltx::PageNo) -> PageHash {
-    highwater_pages::page_hash(page, &[0; super::frames::PAGE])
 }

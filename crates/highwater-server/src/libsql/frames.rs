@@ -30,7 +30,12 @@ pub(crate) struct Batch {
     pub(super) heads: Vec<FrameHead>,
     /// Their pages, canonical, one after the other.
     pub(super) pages: Bytes,
+    /// The salts of the client's log: another log has others.
+    pub(super) salts: Salts,
 }
+
+/// Bytes 8 to 16 of a frame.
+pub(super) type Salts = [u8; 8];
 
 impl Batch {
     /// Reads a body; says what is wrong with it, as a clause.
@@ -42,6 +47,7 @@ impl Batch {
             ));
         }
         let count = body.len() / FRAME;
+        let salts = body.get(8..16).and_then(|bytes| bytes.first_chunk()).copied().unwrap_or_default();
         let mut heads = Vec::with_capacity(count);
         for at in 0..count {
             let from = at * FRAME;
@@ -60,7 +66,7 @@ impl Batch {
             heads.push(FrameHead { page, commit, hash: page_hash(page, data) });
         }
         body.truncate(count * PAGE);
-        Ok(Self { heads, pages: Bytes::from(body) })
+        Ok(Self { heads, pages: Bytes::from(body), salts })
     }
 
     /// How many frames it has.
@@ -73,6 +79,7 @@ impl Batch {
         Self {
             heads: self.heads.get(count..).unwrap_or_default().to_vec(),
             pages: self.pages.slice((count * PAGE).min(self.pages.len())..),
+            salts: self.salts,
         }
     }
 }
@@ -92,8 +99,31 @@ pub(super) struct SettledPage {
     pub(super) page: PageNo,
     pub(super) hash: PageHash,
     /// Which of the frames has the image. `None`: no frame has one, although the database grew by this
-    /// page: SQLite never writes a page that was freed before it was used. It is all zeros here.
+    /// page: it was freed before it was ever written. [`FILLED`] stands for it.
     pub(super) frame: Option<usize>,
+}
+
+/// What a page holds that no frame had. It is a free page, so nobody reads it; but it must not look like
+/// one that was written: those that pull are given as many pages as there were frames, without this one.
+pub(super) const FILLED: &[u8; PAGE] = &filled();
+
+const fn filled() -> [u8; PAGE] {
+    let text = b"highwater: a free page that was never written";
+    let (mut page, mut at) = ([0; PAGE], 0);
+    while at < text.len() {
+        // Within both: the text is far shorter than a page.
+        #[allow(clippy::indexing_slicing)]
+        {
+            page[at] = text[at];
+        }
+        at += 1;
+    }
+    page
+}
+
+/// The hash of [`FILLED`] in that place.
+pub(super) fn filled_hash(page: PageNo) -> PageHash {
+    page_hash(page, FILLED)
 }
 
 /// The last images of frames that end with a commit, on a database of `before` pages.
@@ -116,7 +146,7 @@ pub(super) fn settle(heads: &[FrameHead], before: PageCount) -> Settled {
         let known = pages.len();
         take(&mut pages, page.0);
         if pages.len() == known && page != PAGE_SIZE.lock_page() {
-            pages.push(SettledPage { page, hash: page_hash(page, &[0; PAGE]), frame: None });
+            pages.push(SettledPage { page, hash: filled_hash(page), frame: None });
         }
     }
     Settled { commit, pages }

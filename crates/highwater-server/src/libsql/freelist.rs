@@ -1,5 +1,5 @@
 //! Pages that SQLite allocated and freed again without ever writing them. A client's log has no frame of
-//! such a page, although the database grew by it; it is served as zeros. It must be on the freelist: a
+//! such a page, although the database grew by it. It must be on the freelist: a
 //! page that is missing for another reason means that the frames belong to another database.
 //!
 //! Format: <https://www.sqlite.org/fileformat2.html#the_freelist>. Page 1 has the first trunk page at
@@ -8,6 +8,9 @@
 use std::collections::BTreeSet;
 
 use highwater_ltx::PageNo;
+
+/// The most leaves that a trunk page names, and the page itself.
+pub(super) const LEAVES: usize = super::frames::PAGE / 4 - 2 + 1;
 
 /// Takes the leaves of a trunk page out of `missing`; the next trunk page, if there is one.
 pub(super) fn trunk(page: &[u8], missing: &mut BTreeSet<PageNo>) -> Option<PageNo> {

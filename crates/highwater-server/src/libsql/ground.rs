@@ -36,17 +36,25 @@ pub(super) async fn ground(
         Some(Some(Baton::Branch(place))) if place.frame == before => (place, true),
         Some(_) => return Ok(Ground::Unproven),
     };
-    if branch && let Some(branch) = Branches::find(db, place.generation).await? {
-        let (start, end) = {
+    let (mut place, mut found) = (place, None);
+    if branch {
+        found = Branches::find_up_to(db, place).await?;
+    }
+    if let Some(branch) = found {
+        let (fork, start, end) = {
             let branch = branch.lock().await;
-            (branch.before(), branch.last())
+            (branch.fork, branch.before(), branch.last())
         };
-        let within = start <= before && before <= end;
-        return Ok(if within { Ground::Branch(branch) } else { Ground::Unproven });
+        match fork {
+            // A branch begins as the log did up to its fork.
+            Some(fork) if before < start => place.generation = fork.generation,
+            _ if before <= end => return Ok(Ground::Branch(branch)),
+            _ => return Ok(Ground::Unproven),
+        }
     }
     let known = db.read(|log| !log.of_generation(place.generation).is_empty());
     Ok(match known {
-        Some(true) if db.read(|log| is_boundary(log, place)) == Some(true) => Ground::Log(place),
+        Some(_) if db.read(|log| is_boundary(log, place)) == Some(true) => Ground::Log(place),
         // The first push to a database.
         None if place == (Place { generation: db.first_generation(), frame: FrameNo(0) }) => {
             Ground::Log(place)

@@ -28,7 +28,7 @@ mod push;
 
 pub(crate) use branch::Branches;
 pub(crate) use frames::{Batch, FRAME};
-pub(crate) use pull::{Pull, export, pull};
+pub(crate) use pull::{Pull, export, newest, pull};
 pub(crate) use push::{Outcome, Request, push};
 
 use highwater_ltx::Generation;
@@ -38,7 +38,8 @@ const PRIVATE: u32 = 1 << 31;
 /// How far private numbers are from each other: a client that is told a higher number than its own goes
 /// to the next one, which must not be another branch.
 const STRIDE: u32 = 16;
-/// Frames that a released client sends in one batch, unless it has no more.
+
+/// Frames that a released client sends in one batch, unless it has no more or was told to send fewer.
 const CLIENT_BATCH: usize = 128;
 
 /// Whether this is the number of a branch.

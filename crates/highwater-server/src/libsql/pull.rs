@@ -18,8 +18,8 @@ use futures::StreamExt;
 use highwater_ltx::{FrameNo, Generation, PageCount, PageNo, Place};
 
 use super::branch::Branches;
-use super::compare::{Compared, compare, is_boundary, pages_at, push_images, zero_hash};
-use super::frames::{FRAME, PAGE, PAGE_SIZE, header};
+use super::compare::{Compared, begins_next, compare, is_boundary, pages_at, push_images};
+use super::frames::{FRAME, PAGE, PAGE_SIZE, filled_hash, header};
 use super::is_private;
 use crate::log::{Database, Entry, Images, Refusal};
 use crate::{Error, Result};
@@ -47,6 +47,14 @@ pub(crate) struct Export {
     /// In bytes.
     pub(crate) size: u64,
     pub(crate) body: Body,
+}
+
+/// The generation that a new client begins with.
+pub(crate) async fn newest(db: &Database) -> Result<Generation> {
+    db.refresh().await?;
+    let begun =
+        db.read(|log| begins_next(log).map_or(log.head().position.generation, |next| next.generation));
+    Ok(begun.unwrap_or_else(|| db.first_generation()))
 }
 
 /// Answers a pull of the frames from `first` on.
@@ -160,13 +168,13 @@ impl Part {
     }
 }
 
-/// Leaves out pages that no frame had when they were pushed: who pulls has zeros there anyway.
+/// Leaves out pages that no frame had when they were pushed: nobody reads them.
 async fn without_filled(db: &Database, images: Images, before: PageCount, mut excess: u64) -> Result<Images> {
     let images = Arc::new(images);
     let hashes = images.hashes(&db.context.store).await?;
     let mut list = Vec::with_capacity(images.list.len());
     for (image, hash) in hashes {
-        if excess > 0 && image.page.0 > before.0 && hash == zero_hash(image.page) {
+        if excess > 0 && image.page.0 > before.0 && hash == filled_hash(image.page) {
             excess -= 1;
         } else {
             list.push(image);
@@ -199,9 +207,9 @@ pub(crate) async fn export(db: &Arc<Database>, generation: Generation) -> Result
     let Some((entry, images)) = db.images_at(before).await? else { return Ok(None) };
     let size = entry.page_count.bytes(PAGE_SIZE);
     let part = Part { images: Arc::new(images), pages: entry.page_count, fillers: 0 };
-    let image = |_: &Part, page: PageNo, data: &[u8], out: &mut BytesMut| {
+    let image = |part: &Part, page: PageNo, data: &[u8], out: &mut BytesMut| {
         out.extend_from_slice(data);
-        if page.0 + 1 == PAGE_SIZE.lock_page().0 {
+        if page.0 + 1 == PAGE_SIZE.lock_page().0 && page.0 < part.pages.0 {
             // The page that holds SQLite's locks has a place in a file, and no image.
             out.extend_from_slice(&[0; PAGE]);
         }

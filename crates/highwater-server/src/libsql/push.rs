@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use highwater_ltx::{FrameNo, Generation, Place};
+use highwater_ltx::{FrameNo, Generation, Place, TxId};
 use highwater_pages::kill_point;
 use serde::Serialize;
 
@@ -15,13 +15,16 @@ use super::CLIENT_BATCH;
 use super::append::{Source, delta};
 use super::baton::Baton;
 use super::branch::{Branch, Branches};
-use super::compare::{Compared, compare, generations, pages_at};
-use super::frames::{Batch, FrameHead, PAGE, PAGE_SIZE, settle};
+use super::compare::{Compared, compare, is_boundary, is_head, pages_at};
+use super::frames::{Batch, FrameHead, PAGE, PAGE_SIZE, Salts, settle};
+use super::freelist;
 use super::ground::{Ground, ground};
 use crate::log::{Appended, Database, LIBSQL, Refusal};
 
 /// How often a server that loses the race for head+1 compares again before it gives up.
 const ATTEMPTS: usize = 16;
+/// The most frames that a client is asked to send only to show that it has them: 8 MiB.
+const SHOWN: u32 = 2048;
 
 /// A push, received and read.
 #[derive(Debug)]
@@ -84,8 +87,17 @@ pub(crate) async fn push(db: &Arc<Database>, request: Request<'_>) -> Result<Pus
     }
     let Request { generation, first, batch, baton } = request;
     let work = |fork, branch, waiting| Work { db, fork, branch, waiting, batch: &batch, first };
+    if baton.and_then(Baton::parse) == Some(Baton::Again) {
+        db.branches.ask(batch.salts);
+    }
     match ground(db, (generation, first), baton).await? {
-        Ground::Log(place) => work(Some(place), None, 0).take().await,
+        Ground::Log(place) => {
+            if let Some(earlier) = unproven(db, place, &batch, baton) {
+                db.branches.ask(batch.salts);
+                return Ok(Pushed::new(Outcome::Again, earlier));
+            }
+            work(Some(place), None, 0).take().await
+        }
         Ground::Unknown => work(None, None, 0).take().await,
         Ground::Branch(branch) => {
             let mut branch = branch.lock().await;
@@ -94,16 +106,37 @@ pub(crate) async fn push(db: &Arc<Database>, request: Request<'_>) -> Result<Pus
             // What waits already must be what is sent again.
             let again = branch.heads.get(waiting..).unwrap_or_default();
             if !again.iter().zip(&batch.heads).all(|(a, b)| a == b) {
-                return Ok(send_all(db, generation));
+                return Ok(send_all(db, generation, batch.salts));
             }
-            work(branch.fork, Some(&mut branch), waiting).take().await
+            let pushed = work(branch.fork, Some(&mut branch), waiting).take().await;
+            if let Err(Refusal::Failed(_)) = pushed {
+                // Its files may be gone: what the store has is asked for again.
+                db.branches.forget(branch.number);
+            }
+            pushed
         }
-        Ground::Unproven => Ok(send_all(db, generation)),
+        Ground::Unproven => Ok(send_all(db, generation, batch.salts)),
     }
 }
 
+/// Where the last push of the log begins, if it is not known that the client's log holds it. The numbers of a
+/// log that a foreign checkpoint began anew, or of a client of a database that was lost, look like every
+/// other; so a log that was not seen before is to show the last push, once.
+fn unproven(db: &Database, at: Place, batch: &Batch, baton: Option<&str>) -> Option<Place> {
+    if baton.is_some() || at.frame == FrameNo(0) || db.branches.is_proven(at.generation, batch.salts) {
+        return None;
+    }
+    db.read(|log| {
+        let last = Some(log.head()).filter(|head| head.position.place() == at && head.frames <= SHOWN)?;
+        let frame = FrameNo(at.frame.0.checked_sub(last.frames.into())?);
+        last.file.as_ref().map(|_| Place { frame, ..at })
+    })
+    .flatten()
+}
+
 /// Asks for the client's whole log.
-fn send_all(db: &Database, generation: Generation) -> Pushed {
+fn send_all(db: &Database, generation: Generation, salts: Salts) -> Pushed {
+    db.branches.ask(salts);
     let known = db.read(|log| {
         let known = !log.of_generation(generation).is_empty();
         if known { generation } else { log.head().position.generation }
@@ -139,20 +172,23 @@ enum Step {
 
 impl Work<'_> {
     async fn take(mut self) -> Result<Pushed, Refusal> {
-        let waiting = self.branch.as_ref().and_then(|branch| branch.heads.get(..self.waiting));
-        let heads = [waiting.unwrap_or_default(), &self.batch.heads].concat();
         let limit = self.db.context.limits.push_bytes;
-        if heads.len() as u64 * PAGE as u64 > limit {
+        if (self.waiting + self.batch.len()) as u64 * PAGE as u64 > limit {
             return Err(Refusal::TooLarge { limit });
         }
-        if heads.last().is_none_or(|head| head.commit.0 == 0) {
+        if self.batch.heads.last().is_none_or(|head| head.commit.0 == 0) {
             return self.stage().await;
         }
+        let waiting = self.branch.as_ref().and_then(|branch| branch.heads.get(..self.waiting));
+        let heads = [waiting.unwrap_or_default(), &self.batch.heads].concat();
         for _ in 0..ATTEMPTS {
             let turn = self.db.turn.lock().await;
             self.db.refresh_in_turn().await?;
             match self.compare(&heads).await? {
-                Step::Known(place) => return Ok(Pushed::new(Outcome::Known, place)),
+                Step::Known(place) => {
+                    self.db.branches.prove(place.generation, self.batch.salts);
+                    return Ok(Pushed::new(Outcome::Known, place));
+                }
                 Step::Conflict(place) => return Ok(Pushed::new(Outcome::Conflict, place)),
                 Step::Wait => {
                     drop(turn);
@@ -164,6 +200,7 @@ impl Work<'_> {
                         continue;
                     };
                     drop(turn);
+                    self.db.branches.prove(entry.generation, self.batch.salts);
                     self.db.snapshot_if_due();
                     return Ok(Pushed::new(Outcome::Appended, entry));
                 }
@@ -200,13 +237,19 @@ impl Work<'_> {
             Some(fork) => compare(self.db, fork, heads).await?,
             None => by_content(self.db, heads).await?,
         };
-        let head = self.db.read(|log| log.head().position.place());
         Ok(match compared {
             Compared::Known { at, known } if known == heads.len() => Step::Known(at),
-            Compared::Known { at, known } if head.is_none_or(|head| head == at) => Step::Append(at, known),
+            Compared::Known { at, known } if self.db.read(|log| is_head(log, at)) != Some(false) => {
+                Step::Append(at, known)
+            }
             Compared::Known { at, .. } | Compared::Differs { at } => Step::Conflict(at),
-            // A client that has more to send fills its batches.
-            Compared::Within { .. } if self.batch.len() >= CLIENT_BATCH => Step::Wait,
+            // A client that has more to send fills its batches, unless it was told to make them smaller: then it
+            // comes here only when it was asked for what it sent before.
+            Compared::Within { .. }
+                if self.batch.len() >= CLIENT_BATCH || self.db.branches.was_asked(self.batch.salts) =>
+            {
+                Step::Wait
+            }
             Compared::Within { at } => Step::Conflict(at),
         })
     }
@@ -215,11 +258,18 @@ impl Work<'_> {
     /// server was faster. The caller has the turn.
     async fn append(&self, at: Place, heads: &[FrameHead], from: usize) -> Result<Option<Place>, Refusal> {
         let before = self.db.read(|log| pages_at(log, at)).unwrap_or_default();
+        // A free page is named by a page of the freelist, which names at most so many.
+        let most = before.0 as usize + heads.len().saturating_mul(freelist::LEAVES);
+        if heads.last().is_some_and(|last| last.commit.0 as usize > most) {
+            let what = "the database grows by more pages than the frames can account for";
+            return Err(Refusal::Corrupt(what.to_owned()));
+        }
         let source =
             Source { branch: self.branch.as_deref(), waiting: self.waiting, batch: self.batch, from };
-        let mut delta = delta(self.db, &source, &settle(heads, before), heads.len() as u64).await?;
+        let mut delta =
+            delta(self.db, &source, &settle(heads, before), (at.generation, heads.len() as u64)).await?;
         kill_point("server-libsql-before-append");
-        let appended = self.db.append(&mut delta, LIBSQL).await;
+        let appended = self.db.append(&mut delta, LIBSQL, Some(at.generation)).await;
         delta.discard(&self.db.context.store).await;
         match appended? {
             Appended::Lost => Ok(None),
@@ -228,23 +278,19 @@ impl Work<'_> {
     }
 }
 
-/// Finds the generation that a whole log continues: one whose first push it begins with.
+/// Compares a whole log of an unknown generation with the generation that began with nothing: its first
+/// push holds every page, so a log that begins with it is of this database. What a later generation began
+/// with, a log does not show.
 async fn by_content(db: &Database, heads: &[FrameHead]) -> Result<Compared, Refusal> {
-    let first = |generation| Place { generation, frame: FrameNo(0) };
-    let Some(all) = db.read(|log| generations(log).collect::<Vec<_>>()) else {
-        return Ok(Compared::Known { at: first(db.first_generation()), known: 0 });
+    let start = |generation| Place { generation, frame: FrameNo(0) };
+    let oldest = db.read(|log| (log.oldest().txid, log.oldest().position.generation));
+    let Some((txid, generation)) = oldest else {
+        return Ok(Compared::Known { at: start(db.first_generation()), known: 0 });
     };
-    let mut otherwise =
-        Compared::Differs { at: first(all.first().copied().unwrap_or_else(|| db.first_generation())) };
-    for generation in all {
-        let compared = compare(db, first(generation), heads).await?;
-        let (Compared::Known { at, .. } | Compared::Within { at } | Compared::Differs { at }) = compared;
-        if at.frame > FrameNo(0) {
-            return Ok(compared);
-        }
-        if matches!(compared, Compared::Within { .. }) {
-            otherwise = compared;
-        }
+    let at = start(generation);
+    let from_nothing = txid == TxId::FIRST && db.read(|log| is_boundary(log, at)) == Some(true);
+    match compare(db, at, heads).await? {
+        compared if from_nothing && !matches!(compared, Compared::Known { known: 0, .. }) => Ok(compared),
+        _ => Ok(Compared::Differs { at }),
     }
-    Ok(otherwise)
 }

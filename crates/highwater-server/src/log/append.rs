@@ -19,7 +19,7 @@ use super::decide::{Decision, Refusal};
 use super::delta::{Delta, DeltaImages};
 use super::entries::{Entry, Log};
 use super::file::StoredFile;
-use super::{Database, LIBSQL, blocking};
+use super::{Database, blocking};
 use crate::store::Created;
 use crate::{Error, paths};
 
@@ -44,9 +44,6 @@ pub(crate) enum Plan {
     Check,
 }
 
-/// Any copy that speaks the native protocol: where its push stands does not depend on which one it is.
-const GENERAL: DeviceId = DeviceId(0);
-
 pub(crate) enum Appended {
     Done(Box<Entry>),
     /// Another server was faster.
@@ -62,20 +59,21 @@ impl Database {
     ) -> Result<Plan, Refusal> {
         self.refresh().await?;
         match self.foresee(base, change) {
-            Decision::Append => Ok(Plan::Write(self.next(GENERAL))),
+            Decision::Append => Ok(Plan::Write(self.next(None))),
             Decision::At { .. } | Decision::Conflict(_) => Ok(Plan::Check),
             Decision::Refuse(refusal) => Err(refusal),
         }
     }
 
-    /// Where the next push of `device` comes to stand.
-    pub(crate) fn next(&self, device: DeviceId) -> Planned {
+    /// Where the next push comes to stand: of a libSQL client in the generation that it counts in, of others
+    /// in the present one or a new one.
+    pub(crate) fn next(&self, counts_in: Option<Generation>) -> Planned {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         let quiet = self.context.libsql.quiet_period.as_millis();
         let quiet = i64::try_from(quiet).unwrap_or(i64::MAX);
         self.read(|log| {
-            let (generation, first_frame) = log.next_frame(device.node_id() == LIBSQL.node_id(), now, quiet);
+            let (generation, first_frame) = log.next_frame(counts_in, now, quiet);
             // A clock that was set back does not turn the history around.
             let timestamp_ms = now.max(log.head().timestamp_ms);
             Planned { txid: log.head().txid.next(), generation, first_frame, timestamp_ms }
@@ -90,8 +88,13 @@ impl Database {
 
     /// Appends a delta to the head. The caller has the turn, decided that the base is the head, and made
     /// sure that the delta leads to the state that it says.
-    pub(crate) async fn append(&self, delta: &mut Delta, device: DeviceId) -> Result<Appended, Refusal> {
-        let next = self.next(device);
+    pub(crate) async fn append(
+        &self,
+        delta: &mut Delta,
+        device: DeviceId,
+        counts_in: Option<Generation>,
+    ) -> Result<Appended, Refusal> {
+        let next = self.next(counts_in);
         let planned = match &delta.images {
             DeltaImages::Memory(_) => next,
             DeltaImages::Staged(staged) if staged.planned.txid == next.txid => staged.planned,

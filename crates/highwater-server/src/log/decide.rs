@@ -130,7 +130,9 @@ pub(super) fn decide(
     {
         return Decision::At { from: Some(entry.txid) };
     }
-    match (changed.is_some(), base.txid == log.head().txid) {
+    // A libSQL client's push may have changed nothing: another place, the same state.
+    let at_head = log.after(base.txid).iter().all(|entry| entry.position.state == base.position.state);
+    match (changed.is_some(), at_head) {
         (true, true) => Decision::Append,
         (true, false) => Decision::Conflict(base.txid),
         (false, _) => Decision::At { from: Some(base.txid) },
@@ -170,7 +172,7 @@ impl Database {
             }
             let Some(delta) = &mut request.delta else { break };
             self.check_state(delta).await?;
-            match self.append(delta, request.device).await? {
+            match self.append(delta, request.device, None).await? {
                 Appended::Lost => {}
                 Appended::Done(head) => {
                     drop(turn);

@@ -170,18 +170,20 @@ impl Log {
     }
 
     /// The generation and the first frame of the next push. A new generation begins when a
-    /// snapshot was taken within the present one; but never with the push of a libSQL client, which
-    /// counts its frames on, nor when one pushed less than `quiet_ms` before: what such a client
+    /// snapshot was taken within the present one; but never against the counting of a libSQL client that
+    /// pushes, nor when one pushed less than `quiet_ms` before: what such a client
     /// repeats after a crash, or wrote since, has numbers of the generation it knows.
-    pub(crate) fn next_frame(&self, libsql: bool, now_ms: i64, quiet_ms: i64) -> (Generation, FrameNo) {
+    pub(crate) fn next_frame(
+        &self,
+        counts_in: Option<Generation>,
+        now_ms: i64,
+        quiet_ms: i64,
+    ) -> (Generation, FrameNo) {
         let Position { generation, frame, .. } = self.head.position;
         let pays = self.newest_snapshot().is_some_and(|txid| txid >= self.generation_start());
         let quiet = self.last_libsql_ms.is_none_or(|last| last.saturating_add(quiet_ms) <= now_ms);
-        if pays && quiet && !libsql {
-            (generation.next(), FrameNo(1))
-        } else {
-            (generation, FrameNo(frame.0 + 1))
-        }
+        let begins = counts_in.map_or(pays && quiet, |counts_in| counts_in > generation);
+        if begins { (generation.next(), FrameNo(1)) } else { (generation, FrameNo(frame.0 + 1)) }
     }
 
     /// The oldest retained transaction of the present generation.

@@ -27,6 +27,8 @@ pub struct Device {
     pub durable: u64,
     /// The frames that are in the database file and no longer in its log.
     pub offset: u64,
+    /// Those frames: a real client's log still has them.
+    pub pulled: Vec<Frame>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -46,8 +48,17 @@ impl Device {
         let image = http.get(format!("{url}/export/{generation}")).send().await.unwrap();
         assert_eq!(image.status(), 200);
         std::fs::write(&path, image.bytes().await.unwrap()).unwrap();
-        let mut device =
-            Self { http, url, path, _folder: folder, sqlite: None, generation, durable: 0, offset: 0 };
+        let mut device = Self {
+            http,
+            url,
+            path,
+            _folder: folder,
+            sqlite: None,
+            generation,
+            durable: 0,
+            offset: 0,
+            pulled: Vec::new(),
+        };
         device.pull().await.unwrap();
         device.connect();
         device
@@ -78,6 +89,15 @@ impl Device {
     pub fn frames(&self) -> Vec<Frame> {
         let wal = std::fs::read(self.path.with_extension("db-wal")).unwrap_or_default();
         wal.get(32..).unwrap_or_default().chunks_exact(FRAME).map(<[u8]>::to_vec).collect()
+    }
+
+    /// Its whole log, as far as a real client has it: with what it pulled.
+    pub fn log(&self) -> Vec<Frame> {
+        let (own, mut log) = (self.frames(), self.pulled.clone());
+        let salts = own.first().map_or([7; 8], |frame| frame[8..16].try_into().unwrap());
+        log.iter_mut().for_each(|frame| frame[8..16].copy_from_slice(&salts));
+        log.extend(own);
+        log
     }
 
     /// The number of its last frame.
@@ -127,12 +147,11 @@ impl Device {
 
     /// Pushes; dies after so many batches. What it learnt is noted after the last batch only.
     pub async fn push(&mut self, dies_after: usize) -> Result<(), Failed> {
-        let (frames, generation) = (self.frames(), self.generation);
+        let (frames, generation) = (self.log(), self.generation);
         let (mut adopted, mut durable, mut again) = (generation, self.durable, false);
         let mut baton: Option<String> = None;
         for _ in 0..dies_after {
-            let Some(rest) = frames.get((durable - self.offset) as usize..).filter(|rest| !rest.is_empty())
-            else {
+            let Some(rest) = frames.get(durable as usize..).filter(|rest| !rest.is_empty()) else {
                 (self.generation, self.durable) = (adopted, durable);
                 return Ok(());
             };
@@ -155,7 +174,6 @@ impl Device {
                 durable = max;
             } else {
                 assert!(!again && max < durable + batch.len() as u64, "{answer}");
-                assert!(max >= self.offset, "frames that are not in the log any more are asked for");
                 (again, durable) = (true, max);
             }
         }
@@ -163,6 +181,8 @@ impl Device {
     }
 
     async fn repull(&mut self) -> Result<(), Failed> {
+        // What it wrote itself is in the file from here on.
+        self.pulled.extend(self.frames());
         self.sqlite = None;
         let result = self.pull().await;
         self.connect();
@@ -176,6 +196,7 @@ impl Device {
             match self.get(self.generation, self.durable + 1).await {
                 Ok(frames) => {
                     frames.iter().for_each(|frame| apply(&mut image, frame));
+                    self.pulled.extend_from_slice(&frames);
                     self.durable += frames.len() as u64;
                 }
                 Err((400, answer)) => {
@@ -184,6 +205,7 @@ impl Device {
                         break;
                     }
                     (self.generation, self.durable) = (self.generation + 1, 0);
+                    self.pulled.clear();
                 }
                 Err((status, _)) => return Err(Failed::Status(status)),
             }
