@@ -44,7 +44,11 @@ class Client:
         self.process = subprocess.Popen(
             SDKS[self.sdk], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.noise, text=True
         )
-        self.ask(do="open", path=str(self.path), url=self.url, token=self.token, mode=self.mode)
+        try:
+            self.ask(do="open", path=str(self.path), url=self.url, token=self.token, mode=self.mode)
+        except SdkError:
+            self.kill()
+            raise
 
     def begin(self, **command):
         """Says what to do and does not wait for it."""

@@ -16,7 +16,7 @@ class Server:
 
     def __init__(self, binary, folder, *options, environment=None):
         self.binary, self.folder, self.options = binary, Path(folder), options
-        self.environment = dict(os.environ, RUST_LOG="info", **(environment or {}))
+        self.environment = {**os.environ, "RUST_LOG": "info", **(environment or {})}
         self.log_file = self.folder / "server.log"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
