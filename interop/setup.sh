@@ -19,7 +19,7 @@ need cargo "install Rust"
 
 # The JavaScript is played beside its packages, so that the sources stay clean.
 mkdir -p "$target/node"
-cp clients/node/*.mjs clients/node/package.json "$target/node/"
+cp clients/node/*.mjs examples/*.mjs clients/node/package.json "$target/node/"
 if ! cmp -s clients/node/package-lock.json "$target/node/installed"; then
     cp clients/node/package-lock.json "$target/node/"
     (cd "$target/node" && npm ci --no-audit --no-fund --loglevel=error)

@@ -1,6 +1,9 @@
 """What an application does on a good day."""
 
-from ..clients import NOTES, SDKS
+import os
+import subprocess
+
+from ..clients import BUILT, HERE, NOTES, SDKS
 from ..database import contents, frames, ids
 from ..scenario import scenario
 
@@ -133,3 +136,27 @@ def a_client_that_rewrites_the_same_rows_keeps_its_frame_numbers(world):
     second.synced()
     assert second.info() == founder.info()
     world.same(founder, second, world.stored())
+
+
+@scenario(sdks=["client"])
+def the_guestbook_of_the_readme_works_as_it_is_printed(world):
+    program = (HERE / "examples/guestbook.mjs").read_text()
+    printed = (HERE.parent / "README.md").read_text()
+    assert f"```js\n{program}```\n" in printed, "README.md does not print interop/examples/guestbook.mjs"
+    environment = {**os.environ, "SYNC_URL": world.url}
+
+    def sign(who, message):
+        folder = world.path(who).parent
+        command = ["node", BUILT / "node/guestbook.mjs", who, message]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    assert sign("Ada", "Hello!") == ["Ada: Hello!"]
+    assert sign("Grace", "Hi!") == ["Ada: Hello!", "Grace: Hi!"]
+    assert sign("Ada", "Again.") == ["Ada: Hello!", "Grace: Hi!", "Ada: Again."]
+    newcomer = world.stored()
+    assert ids(newcomer.path, "entries") == [1, 2, 3]
+    newcomer.script("INSERT INTO entries (name, message) VALUES ('Alan', 'From Highwater.')")
+    newcomer.synced()
+    assert sign("Grace", "Bye.")[3:] == ["Alan: From Highwater.", "Grace: Bye."]
