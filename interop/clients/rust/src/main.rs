@@ -82,7 +82,12 @@ impl Session {
         Ok(Json::Array(all))
     }
 
-    async fn fill(&mut self, sql: &str, numbers: std::ops::RangeInclusive<i64>, together: bool) -> Outcome<()> {
+    async fn fill(
+        &mut self,
+        sql: &str,
+        numbers: std::ops::RangeInclusive<i64>,
+        together: bool,
+    ) -> Outcome<()> {
         let connection = self.connection().await?;
         if together {
             connection.execute("BEGIN", ()).await?;
