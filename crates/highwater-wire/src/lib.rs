@@ -24,6 +24,10 @@ pub use locate::{LocateBodyError, LocateRequest, PageSum, SumsOf};
 pub use name::{DbName, InvalidName, MAX_NAME_SEGMENTS, RESERVED_SEGMENTS};
 pub use remote::{InvalidRemote, Remote};
 
+/// In place of the first half of a device id, in logs and LTX files: a libSQL client pushed it. They have no
+/// ids, so that many devices are behind this one.
+pub const LIBSQL_NODE: u64 = u64::from_be_bytes(*b"libsql\0\0");
+
 /// The protocol's version, as it stands in paths.
 pub const PROTOCOL: &str = "v1";
 

@@ -75,7 +75,7 @@ pub use highwater_ltx::{
 pub use highwater_wire::{
     AdminDatabase, AdminDetail, AdminEvent, AdminEventKind, AdminPage, AdminState, AdminStats, DbName,
 };
-pub use highwater_wire::{ConflictDetail, DatabaseInfo, ErrorCode, HeadJson, LogEntry, LogPage};
+pub use highwater_wire::{ConflictDetail, DatabaseInfo, ErrorCode, HeadJson, LIBSQL_NODE, LogEntry, LogPage};
 pub use outcome::{Action, Moved, Progress, Stage, SyncOutcome};
 pub use remote_database::{At, RemoteDatabase, Restored};
 pub use status::Status;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 
 use clap::Args;
-use highwater::{FrameNo, Generation, LogEntry, Place, RemoteDatabase};
+use highwater::{FrameNo, Generation, LIBSQL_NODE, LogEntry, Place, RemoteDatabase};
 
 use crate::failure::Failure;
 use crate::output::{Bytes, Output, remark, time};
@@ -115,7 +115,7 @@ impl Printer<'_> {
             format!("{}/{}", entry.position.generation, entry.position.frame),
             entry.txid,
             time(entry.time_ms),
-            entry.device,
+            if entry.device == format!("{LIBSQL_NODE:016x}") { "libSQL" } else { &entry.device },
             entry.pages,
             Bytes(u64::from(entry.page_count) * u64::from(self.page_size)),
             Bytes(entry.bytes),

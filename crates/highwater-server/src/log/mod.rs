@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use highwater_ltx::{DeviceId, Generation, PageNo, PageSize, TxId};
-use highwater_wire::DbName;
+use highwater_wire::{DbName, LIBSQL_NODE};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use append::{Appended, Plan, Planned, unencodable};
@@ -46,7 +46,7 @@ use file::StoredFile;
 
 /// Who pushed, in the log, when it was a libSQL client: they have no device id of their own. The node id
 /// in the files reads `libsql`.
-pub(crate) const LIBSQL: DeviceId = DeviceId((u64::from_be_bytes(*b"libsql\0\0") as u128) << 64);
+pub(crate) const LIBSQL: DeviceId = DeviceId((LIBSQL_NODE as u128) << 64);
 
 /// How long no snapshot is tried after one failed: a full disk is not helped by trying.
 const AFTER_FAILURE: Duration = Duration::from_secs(60);

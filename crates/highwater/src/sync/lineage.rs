@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use highwater_ltx::{Position, TxId};
 use highwater_pages::Delta;
+use highwater_wire::LIBSQL_NODE;
 
 use super::Run;
 use super::compare::{Share, compare, new_values, newer_rows_kept};
@@ -66,7 +67,9 @@ impl Run<'_> {
         let log = self.api.log(None, MOST_PUSHES)?;
         let devices: std::collections::BTreeSet<&str> =
             log.entries.iter().map(|entry| entry.device.as_str()).collect();
-        if !log.more && devices.len() == 1 {
+        // All libSQL clients look like one device.
+        let many = devices.contains(format!("{LIBSQL_NODE:016x}").as_str());
+        if !log.more && devices.len() == 1 && !many {
             return Ok(true);
         }
         let older = self.fetch(older)?;
