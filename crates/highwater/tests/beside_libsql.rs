@@ -60,7 +60,7 @@ async fn rows_pass_between_a_libsql_client_and_a_copy() {
     }
     let pulled = copy.sync().await.unwrap();
     assert_eq!(rows(copy.path()), rows(&device.path));
-    assert_eq!(pulled.position.unwrap().place().frame.0 as usize, device.durable);
+    assert_eq!(pulled.position.unwrap().place().frame.0, device.durable as u64);
 }
 
 /// All libSQL clients look like one device in the log, and are not.
