@@ -20,6 +20,7 @@ use highwater_ltx::DeviceId;
 use highwater_server::{Limits, SnapshotPolicy};
 use highwater_wire::ErrorCode;
 use reqwest::{Body, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::{Sender, channel};
 
 fn rig(limits: Limits) -> Rig {
@@ -107,6 +108,28 @@ async fn large_bodies_share_their_memory_and_small_ones_do_not_wait_for_it() {
     assert_eq!(push.await.unwrap().outcome, "pushed");
     assert_eq!(rig.sync("second", DEVICE_A, None, body).await.outcome, "pushed", "a retry is enough");
     assert_eq!(rig.snapshot("second/v1/snapshot").await, large);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_announced_and_does_not_come_takes_no_memory_from_others() {
+    let limits = Limits { memory: 14 << 20, wait: Duration::from_millis(200), ..Limits::default() };
+    let most = limits.body_memory as u64;
+    let rig = rig(limits);
+    let mut held = Vec::new();
+    for length in [1 << 20, most, u64::MAX >> 1] {
+        let mut stream = tokio::net::TcpStream::connect(rig.server.as_ref().unwrap().addr()).await.unwrap();
+        let head = format!("POST /a/sync/1/1/2 HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\nx");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        if length > most {
+            let mut said = vec![0; 12];
+            stream.read_exact(&mut said).await.unwrap();
+            assert_eq!(said, b"HTTP/1.1 413", "more than is ever taken is refused before it comes");
+        }
+        held.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let large = Image::new(4096, 400, 1);
+    assert_eq!(rig.sync("db", DEVICE_A, None, large.body(None)).await.outcome, "pushed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -124,7 +124,8 @@ async fn detail(app: &App, name: &DbName) -> Result<Response, Failure> {
 
 async fn create(app: &App, body: &mut Option<Body>, caller: &Caller) -> Result<Response, Failure> {
     let body = body.take().unwrap_or_default();
-    let bytes = push::read_whole(body, app.context.limits.idle_timeout, CREATE).await?;
+    let charge = app.context.shares.incoming.charge(CREATE as u64);
+    let bytes = push::read_whole(body, app.context.limits.idle_timeout, CREATE, &charge).await?;
     let AdminCreate { name } = serde_json::from_slice(&bytes)
         .map_err(|error| Failure::bad_request(format!("the body must be {{\"name\":NAME}} ({error})")))?;
     let name = parsed(&name)?;

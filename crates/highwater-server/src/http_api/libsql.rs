@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::response::Response;
 use highwater_ltx::{FrameNo, Generation};
 use highwater_wire::{DbName, ErrorCode};
@@ -154,8 +154,7 @@ async fn post(
     let limits = &db.context.limits;
     // Held until the push is done.
     let charge = db.context.shares.incoming.charge(u64::MAX);
-    charge.cover(body.size_hint().upper().unwrap_or(limits.body_memory as u64)).await?;
-    let body = push::read_whole(body, limits.idle_timeout, limits.body_memory).await?;
+    let body = push::read_whole(body, limits.idle_timeout, limits.body_memory, &charge).await?;
     let batch = Batch::parse(body).map_err(|what| Failure::new(ErrorCode::CorruptBody, what))?;
     if first == FrameNo(0) || end.0.checked_sub(first.0) != Some(batch.len() as u64) {
         return Err(Failure::new(

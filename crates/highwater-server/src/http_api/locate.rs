@@ -2,7 +2,6 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use futures::StreamExt;
 use highwater_ltx::Position;
 use highwater_wire::{BASE, DbName, ErrorCode, LocateAnswer, LocateRequest};
 use http::HeaderMap;
@@ -10,7 +9,7 @@ use http::HeaderMap;
 use super::sync::{encoding, header, length, position_headers};
 use super::{App, Failure, json};
 use crate::log::Located;
-use crate::push::Encoding;
+use crate::push::{self, Encoding};
 use crate::share::{Charge, Metered};
 
 pub(super) async fn locate(
@@ -25,20 +24,8 @@ pub(super) async fn locate(
         return Err(Failure::too_large(limit as u64));
     }
     let charge = app.context.shares.incoming.charge(u64::MAX);
-    let mut bytes = Vec::new();
-    let mut pieces = body.take().unwrap_or_default().into_data_stream();
-    loop {
-        let idle = app.context.limits.idle_timeout;
-        let piece = tokio::time::timeout(idle, pieces.next()).await;
-        let piece = piece.map_err(|_| Failure::bad_request("the body stopped arriving"))?;
-        let Some(piece) = piece else { break };
-        let piece = piece.map_err(|_| Failure::bad_request("the connection broke within the body"))?;
-        if bytes.len() + piece.len() > limit {
-            return Err(Failure::too_large(limit as u64));
-        }
-        charge.cover((bytes.len() + piece.len()) as u64).await?;
-        bytes.extend_from_slice(&piece);
-    }
+    let body = body.take().unwrap_or_default();
+    let mut bytes = push::read_whole(body, app.context.limits.idle_timeout, limit, &charge).await?;
     if encoding(headers)? == Encoding::Zstd {
         bytes = inflated(bytes, limit, charge.clone()).await?;
     }

@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::{Body, BodyDataStream, HttpBody};
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::PushError;
+use crate::share::Charge;
 
 /// Up to so many bytes are gathered before the reader starts.
 const AT_FIRST: usize = 1 << 20;
@@ -84,15 +85,27 @@ impl Incoming {
     }
 }
 
-/// Waits for all of a body that must fit into memory.
-pub(crate) async fn read_whole(body: Body, idle: Duration, limit: usize) -> Result<Vec<u8>, PushError> {
+/// Waits for all of a body that must fit into memory. It takes memory as it arrives: what a client
+/// announces keeps nobody else waiting.
+pub(crate) async fn read_whole(
+    body: Body,
+    idle: Duration,
+    limit: usize,
+    charge: &Charge,
+) -> Result<Vec<u8>, PushError> {
+    let too_large = || PushError::TooLarge { limit: limit as u64 };
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     let mut stream = body.into_data_stream();
     let mut whole = Vec::new();
     while let Some(bytes) = piece(&mut stream, idle).await {
         let bytes = bytes?;
-        if whole.len() + bytes.len() > limit {
-            return Err(PushError::TooLarge { limit: limit as u64 });
+        let size = whole.len() + bytes.len();
+        if size > limit {
+            return Err(too_large());
         }
+        charge.cover(size as u64).await?;
         whole.extend_from_slice(&bytes);
     }
     Ok(whole)
