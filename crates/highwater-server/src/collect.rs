@@ -6,7 +6,8 @@
 //!
 //! A slow collector must not remove files of a new database of that name. So it works for
 //! [`GIVES_UP`] at most, and nobody else, who would free the name, begins before twice that time: the servers'
-//! clocks may differ by as much as lies between. `collected` is added only when nothing is left.
+//! clocks may differ by as much as lies between. A claim ends with the next event, too: where `keep` is short, another
+//! server takes over as early. `collected` is added only when nothing is left.
 
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use highwater_pages::kill_point;
 use highwater_wire::{AdminEventKind as Kind, DbName};
+use object_store::path::Path;
 
 use crate::lifecycle::{self, Lifecycle, now_ms};
 use crate::log::Context;
@@ -73,46 +75,67 @@ async fn due(context: &Context) {
 
 /// Removes the objects of a database if its time has come; how many.
 async fn collect(store: &Store, db: &DbName, keep: Duration) -> Result<Option<usize>> {
-    let lifecycle = Lifecycle::read(store, db).await?;
-    if !is_due(&lifecycle, keep) {
-        return Ok(None);
-    }
-    let began = Instant::now();
-    let mut claimed = false;
-    lifecycle::change(store, db, BY, |lifecycle| {
-        claimed = is_due(lifecycle, keep);
-        Ok::<_, Error>(claimed.then_some(Kind::Collecting))
-    })
-    .await?;
-    if !claimed {
-        // Another server was faster.
-        return Ok(None);
-    }
+    let Some(claim) = Claim::stake(store, db, keep).await? else { return Ok(None) };
     kill_point("server-collect-claimed");
-    let mut removed = 0;
-    for folder in paths::removed_with(db) {
-        for object in store.list(&folder).await? {
-            if began.elapsed() > GIVES_UP {
-                return Err(Error::Administered { database: db.to_string() });
-            }
-            store.remove(&object.location).await;
-            removed += 1;
-            kill_point("server-collect-removed-one");
-        }
-    }
-    for folder in paths::removed_with(db) {
-        if let Some(left) = store.list(&folder).await?.first() {
-            return Err(Error::damaged(&left.location, "it could not be removed with its database"));
-        }
-    }
+    let Some(removed) = claim.remove(store, db).await? else { return Ok(None) };
     kill_point("server-collect-before-event");
     let mut ours = false;
     lifecycle::change(store, db, BY, |lifecycle| {
-        ours = lifecycle.collecting().is_some() && began.elapsed() <= GIVES_UP;
+        ours = lifecycle.next(db) == claim.successor && claim.began.elapsed() <= GIVES_UP;
         Ok::<_, Error>(ours.then_some(Kind::Collected))
     })
     .await?;
     Ok(ours.then_some(removed))
+}
+
+/// The right to remove a database's objects.
+struct Claim {
+    began: Instant,
+    /// The event that ends it, by whomever.
+    successor: Path,
+}
+
+impl Claim {
+    /// `None` when nothing is due, or another server was faster.
+    async fn stake(store: &Store, db: &DbName, keep: Duration) -> Result<Option<Self>> {
+        if !is_due(&Lifecycle::read(store, db).await?, keep) {
+            return Ok(None);
+        }
+        let began = Instant::now();
+        let mut claimed = false;
+        let before = lifecycle::change(store, db, BY, |lifecycle| {
+            claimed = is_due(lifecycle, keep);
+            Ok::<_, Error>(claimed.then_some(Kind::Collecting))
+        })
+        .await?;
+        let successor = paths::event(db, before.events().len() as u64 + 2);
+        Ok(claimed.then_some(Self { began, successor }))
+    }
+
+    /// Removes every object; how many, or `None` when another server took over.
+    async fn remove(&self, store: &Store, db: &DbName) -> Result<Option<usize>> {
+        let mut removed = 0;
+        for folder in paths::removed_with(db) {
+            for object in store.list(&folder).await? {
+                if self.began.elapsed() > GIVES_UP {
+                    return Err(Error::Administered { database: db.to_string() });
+                }
+                // Where `keep` is short it may have come early, and the name be somebody else's by now.
+                if store.size(&self.successor).await?.is_some() {
+                    return Ok(None);
+                }
+                store.remove(&object.location).await;
+                removed += 1;
+                kill_point("server-collect-removed-one");
+            }
+        }
+        for folder in paths::removed_with(db) {
+            if let Some(left) = store.list(&folder).await?.first() {
+                return Err(Error::damaged(&left.location, "it could not be removed with its database"));
+            }
+        }
+        Ok(Some(removed))
+    }
 }
 
 /// Whether a deletion is older than `keep` and nobody is at it.
@@ -125,5 +148,27 @@ fn is_due(lifecycle: &Lifecycle, keep: Duration) -> bool {
         // Where little time is left to undo anything, little is waited for, too.
         (Some(_), Some(claim)) => older(claim.time_ms, TAKEN_OVER.min(keep)),
         (Some(deleted), None) => older(deleted.time_ms, keep),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StoreUrl;
+    use bytes::Bytes;
+    use highwater_ltx::TxId;
+
+    #[tokio::test]
+    async fn a_collector_that_was_succeeded_removes_nothing_of_a_new_database() {
+        let store = Store::open(&StoreUrl::Memory).unwrap();
+        let db: DbName = "app".parse().unwrap();
+        let push = paths::push(&db, TxId(1));
+        store.create(&push, Bytes::from_static(b"old")).await.unwrap();
+        lifecycle::change(&store, &db, "test", |_| Ok::<_, Error>(Some(Kind::Deleted))).await.unwrap();
+        let slow = Claim::stake(&store, &db, Duration::ZERO).await.unwrap().unwrap();
+        assert_eq!(collect(&store, &db, Duration::ZERO).await.unwrap(), Some(1));
+        store.create(&push, Bytes::from_static(b"new")).await.unwrap();
+        assert_eq!(slow.remove(&store, &db).await.unwrap(), None);
+        assert_eq!(store.size(&push).await.unwrap(), Some(3));
     }
 }
