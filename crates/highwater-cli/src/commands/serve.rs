@@ -35,7 +35,9 @@ use crate::system;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Serve {
     /// Read settings from this file
-    #[arg(long, value_name = "FILE", env = "HIGHWATER_CONFIG", hide_env_values = true)]
+    ///
+    /// [env: HIGHWATER_CONFIG]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Check settings, store, certificates and keys, show what is in effect, and end
     #[arg(long)]
@@ -67,6 +69,9 @@ pub(crate) struct Serve {
     set: Vec<String>,
 }
 
+/// The variable that names the file with settings.
+const CONFIG: &str = "HIGHWATER_CONFIG";
+
 const EXAMPLES: &str = "\
 Examples:
   highwater serve
@@ -81,7 +86,10 @@ Requests are logged to standard error; RUST_LOG=warn makes it quieter, -v tells 
 
 impl Serve {
     pub(crate) fn run(self, global: &Global, out: &Output) -> Result<(), Failure> {
-        let effective = settings::load(self.config.as_deref(), self.flags()?)?;
+        // Read here: an empty variable counts as not set, as it does for every setting.
+        let named = || std::env::var_os(CONFIG).filter(|name| !name.is_empty()).map(PathBuf::from);
+        let file = self.config.clone().or_else(named);
+        let effective = settings::load(file.as_deref(), self.flags()?)?;
         let address = address(&effective.settings)?;
         logging::start_server(global, effective.settings.log_format);
         let runtime = tokio::runtime::Builder::new_multi_thread()

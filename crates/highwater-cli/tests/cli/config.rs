@@ -36,6 +36,17 @@ fn the_command_line_wins_over_the_environment_over_the_file() {
 }
 
 #[test]
+fn a_variable_that_is_empty_counts_as_not_set() {
+    let folder = Folder::new();
+    let empty = [("HIGHWATER_CONFIG", ""), ("HIGHWATER_STORE", "")];
+    let json = run(&folder, &["--json"], &empty).expect(0).json();
+    assert_eq!(json["settings"]["store"]["source"], "default");
+    write(&folder, "a.toml", "store = \"a\"\n");
+    let json = run(&folder, &["--json"], &[("HIGHWATER_CONFIG", "a.toml")]).expect(0).json();
+    assert_eq!(json["settings"]["store"]["source"], "a.toml, line 1");
+}
+
+#[test]
 fn check_prints_a_file_that_has_the_same_effect_and_starts_nothing() {
     let folder = Folder::new();
     let first = run(&folder, &["--set", "timeouts.grace=5s", "--listen", "127.0.0.1:9"], &[]).expect(0);
