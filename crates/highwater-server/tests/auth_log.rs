@@ -11,7 +11,7 @@
 )]
 mod common;
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex};
 
 use common::{DEVICE_A, Image, sync};
@@ -73,6 +73,14 @@ async fn no_token_is_logged_at_any_level() {
                 client.get(url(path)).send().await.unwrap();
             }
         }
+    }
+    // Somebody took the path for the place of the token.
+    for path in [format!("/{good}/info"), format!("/db/{good}/v1"), format!("/db/sync/1/1/9/{good}")] {
+        let mut stream = std::net::TcpStream::connect(server.addr()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
     }
     // Broken files are complained about without their content.
     std::fs::write(&keys, format!("{good}\n")).unwrap();

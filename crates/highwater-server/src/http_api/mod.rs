@@ -84,7 +84,7 @@ pub(crate) async fn answer(app: App, request: Request) -> Response {
         Ok(response) => response,
         Err(failure) => {
             let _entered = span.enter();
-            tracing::debug!(code = ?failure.code(), why = failure.message(), "refused");
+            tracing::debug!(code = ?failure.code(), why = shortened(failure.message()), "refused");
             tracked.note(|facts| facts.code = Some(failure.code()));
             failure.into_response(&id)
         }
@@ -97,8 +97,9 @@ pub(crate) async fn answer(app: App, request: Request) -> Response {
     response.map(|body| tracked.outgoing(status, body))
 }
 
-/// A path of any length, fit for a log line.
+/// A path of any length, or a text that has one, fit for a log line: cut off where a token may begin that somebody put into it.
 fn shortened(path: &str) -> &str {
+    let path = path.split_once("eyJ").map_or(path, |(before, _)| before);
     path.get(..200).unwrap_or(path.get(..path.floor_char_boundary(200)).unwrap_or_default())
 }
 
