@@ -688,6 +688,10 @@ async fn killed_at_any_step_a_push_of_frames_goes_on() {
             for name in std::fs::read_to_string(&log).unwrap().lines() {
                 *points.entry(name.to_owned()).or_default() += 1;
             }
+            for name in ["server-libsql-before-stage", "server-libsql-staged", "server-libsql-before-append"]
+            {
+                assert!(points.contains_key(name), "nothing passes {name}");
+            }
             for (name, times) in &points {
                 for at in std::collections::BTreeSet::from([1, times.div_ceil(2), *times]) {
                     kills.push(("HIGHWATER_KILL_AT", format!("{name}:{at}")));
