@@ -7,8 +7,8 @@
 //! No page comes twice in a transaction. SQLite writes a page that its transaction wrote before over the
 //! earlier frame, so the client's log would have fewer frames than it counts, and what it writes next
 //! would never be pushed. A filler is therefore a page of zeros behind the end of the database, each
-//! another one: SQLite neither reads nor checkpoints it. Should the database grow to there by a page that
-//! is never written, zeros are what the server has for it, too.
+//! another one: SQLite neither reads nor checkpoints it. Should the database grow to
+//! there by a page that is never written, that page is a free one, which nobody reads.
 
 use std::sync::Arc;
 
