@@ -31,7 +31,7 @@ const MAX_DEPTH: usize = 20;
 const FIRST: PageNo = PageNo(1);
 
 /// Where the pages of a database can be read; calls may block.
-pub trait PageSource {
+pub trait PageSource: Send + Sync {
     /// The size of a page.
     fn page_size(&self) -> PageSize;
     /// The size of the database.

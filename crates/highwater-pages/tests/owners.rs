@@ -9,9 +9,9 @@
     clippy::disallowed_methods
 )]
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use highwater_ltx::{PageCount, PageNo, PageSize};
 use highwater_pages::owners::{Owners, PageSource, owners, owners_within};
@@ -20,7 +20,7 @@ use rusqlite::Connection;
 struct Image {
     size: PageSize,
     bytes: Vec<u8>,
-    reads: Cell<usize>,
+    reads: AtomicUsize,
 }
 
 impl PageSource for Image {
@@ -33,7 +33,7 @@ impl PageSource for Image {
     }
 
     fn read(&self, page: PageNo, into: &mut Vec<u8>) -> io::Result<()> {
-        self.reads.set(self.reads.get() + 1);
+        self.reads.fetch_add(1, Relaxed);
         let start = (page.0 as usize - 1) * self.size.as_usize();
         into.clear();
         into.extend(&self.bytes[start..start + self.size.as_usize()]);
@@ -79,7 +79,7 @@ fn build(page_size: u32, setup: &str, sql: &str) -> (Image, BTreeMap<PageNo, Str
         .collect();
     drop(conn);
     let bytes = std::fs::read(&path).unwrap();
-    (Image { size: PageSize::new(page_size).unwrap(), bytes, reads: Cell::new(0) }, expected)
+    (Image { size: PageSize::new(page_size).unwrap(), bytes, reads: AtomicUsize::new(0) }, expected)
 }
 
 const TABLES: &str = "
@@ -178,7 +178,12 @@ fn leaves_are_found_without_reading_them() {
     let leaves: Vec<u32> = expected.iter().filter(|(_, t)| *t == "plain").map(|(p, _)| p.0).collect();
     let found = image.ask(leaves.iter().copied());
     assert_eq!(found.tables["plain"].len(), leaves.len());
-    assert!(leaves.len() > 40 && image.reads.get() < 20, "{} {}", leaves.len(), image.reads.get());
+    assert!(
+        leaves.len() > 40 && image.reads.load(Relaxed) < 20,
+        "{} {}",
+        leaves.len(),
+        image.reads.load(Relaxed)
+    );
 }
 
 #[test]
@@ -245,7 +250,7 @@ fn damage_is_survived_and_every_page_is_somewhere_once() {
             };
             bytes[at] = [0, 1, 2, 5, 13, 0xff][dice(6)];
         }
-        let image = Image { size: whole.size, bytes, reads: Cell::new(0) };
+        let image = Image { size: whole.size, bytes, reads: AtomicUsize::new(0) };
         let found = owners_within(&image, &all, 5000).unwrap();
         let placed: Vec<&PageNo> =
             found.tables.values().flatten().chain(&found.freelist).chain(&found.other).collect();
@@ -254,7 +259,7 @@ fn damage_is_survived_and_every_page_is_somewhere_once() {
         assert!(found.schema || placed.len() == all.len() - 1);
     }
     for junk in [vec![0; 512 * 9], vec![0xff; 512 * 9]] {
-        let image = Image { size: whole.size, bytes: junk, reads: Cell::new(0) };
+        let image = Image { size: whole.size, bytes: junk, reads: AtomicUsize::new(0) };
         assert_eq!(image.ask(2..=9).other.len(), 8);
     }
 }

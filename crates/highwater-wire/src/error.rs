@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::body::ConflictDetail;
+use crate::{CannotMerge, Conflict};
 
 /// A stable name for each way in which a request can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -25,8 +26,10 @@ pub enum ErrorCode {
     NotFound,
     /// 405: another method is meant.
     MethodNotAllowed,
-    /// 409: the base is behind the head and the push changes something.
+    /// 409: both sides changed, and the policy is not to merge what meets.
     Conflict,
+    /// 409: both sides changed, and what they changed cannot be merged.
+    CannotMerge,
     /// 409: there is a database of that name already.
     AlreadyExists,
     /// 410: the database was deleted; an administrator can undelete it.
@@ -68,6 +71,7 @@ impl ErrorCode {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Conflict => "conflict",
+            Self::CannotMerge => "cannot_merge",
             Self::AlreadyExists => "already_exists",
             Self::Deleted => "deleted",
             Self::UnknownBase => "unknown_base",
@@ -92,7 +96,7 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::UnknownDatabase | Self::UnknownPosition | Self::UnknownState | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::Conflict | Self::AlreadyExists => 409,
+            Self::Conflict | Self::CannotMerge | Self::AlreadyExists => 409,
             Self::Deleted | Self::UnknownBase | Self::EarlierState => 410,
             Self::TooLarge => 413,
             Self::CorruptBody | Self::WrongPageSize => 422,
@@ -105,7 +109,7 @@ impl ErrorCode {
 }
 
 /// The JSON body of every answer that is not a success.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ErrorBody {
     /// What kind of failure.
     pub code: ErrorCode,
@@ -117,6 +121,12 @@ pub struct ErrorBody {
     /// With [`ErrorCode::Conflict`]: what both sides changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conflict: Option<ConflictDetail>,
+    /// With [`ErrorCode::Conflict`]: what would have been merged, and how it meets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<Conflict>,
+    /// With [`ErrorCode::CannotMerge`]: what stands in the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cannot_merge: Option<CannotMerge>,
 }
 
 #[cfg(test)]

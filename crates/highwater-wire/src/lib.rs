@@ -10,8 +10,10 @@ mod admin;
 mod body;
 mod error;
 mod locate;
+mod merge;
 mod name;
 mod remote;
+mod value;
 
 pub use admin::{
     AdminCreate, AdminDatabase, AdminDetail, AdminEvent, AdminEventKind, AdminPage, AdminState, AdminStats,
@@ -21,8 +23,13 @@ pub use body::{
 };
 pub use error::{ErrorBody, ErrorCode};
 pub use locate::{LocateBodyError, LocateRequest, PageSum, SumsOf};
+pub use merge::{
+    CannotMerge, Conflict, ConflictKind, ConflictPage, Kept, MergeCounts, MergePolicy, MergeRecord,
+    Renumbered, RowJson,
+};
 pub use name::{DbName, InvalidName, MAX_NAME_SEGMENTS, RESERVED_SEGMENTS};
 pub use remote::{InvalidRemote, Remote};
+pub use value::SqlValue;
 
 /// In place of the first half of a device id, in logs and LTX files: a libSQL client pushed it. They have no
 /// ids, so that many devices are behind this one.
@@ -38,6 +45,10 @@ pub const BASE: &str = "highwater-base";
 pub const DEVICE: &str = "highwater-device";
 /// Request: hashes of states that this client sent since its base without learning the answer.
 pub const PENDING: &str = "highwater-pending";
+/// Request: which side wins where the change meets another one, a [`MergePolicy`]. Absent: as the server is set.
+pub const POLICY: &str = "highwater-policy";
+/// Response to a sync that merged: how many changes could not be kept as they were, in decimal.
+pub const CONFLICTS: &str = "highwater-conflicts";
 /// Request, with any value: the client lost sight of its file for a while and asks the server to
 /// make sure, before it accepts the delta, that the copy is not an earlier state of the database.
 pub const CONFIRM: &str = "highwater-confirm";

@@ -334,7 +334,14 @@ impl Api<'_> {
         if is_passing(answer.status) {
             // A proxy in front of the server speaks like this.
             let message = "the server is not available".to_owned();
-            let body = ErrorBody { code: ErrorCode::Unavailable, message, request_id: None, conflict: None };
+            let body = ErrorBody {
+                code: ErrorCode::Unavailable,
+                message,
+                request_id: None,
+                conflict: None,
+                conflicts: Vec::new(),
+                cannot_merge: None,
+            };
             return Refused::Told(answer.status, Box::new(body));
         }
         let elsewhere = answer.headers.get(LOCATION).and_then(|place| place.to_str().ok());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use highwater_ltx::Position;
-use highwater_wire::{ConflictDetail, ErrorBody, ErrorCode, HEAD};
+use highwater_wire::{CannotMerge, Conflict, ConflictDetail, ErrorBody, ErrorCode, HEAD};
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -19,12 +19,21 @@ pub(crate) struct Failure {
     code: ErrorCode,
     message: String,
     conflict: Option<Box<ConflictDetail>>,
+    conflicts: Vec<Conflict>,
+    cannot_merge: Option<Box<CannotMerge>>,
     headers: Vec<(HeaderName, String)>,
 }
 
 impl Failure {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), conflict: None, headers: Vec::new() }
+        Self {
+            code,
+            message: message.into(),
+            conflict: None,
+            conflicts: Vec::new(),
+            cannot_merge: None,
+            headers: Vec::new(),
+        }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -104,6 +113,8 @@ impl Failure {
             message: self.message,
             request_id: Some(request_id.to_owned()),
             conflict: self.conflict.map(|detail| *detail),
+            conflicts: self.conflicts,
+            cannot_merge: self.cannot_merge.map(|why| *why),
         };
         // Plain strings and numbers: this cannot fail.
         let mut response = Response::new(Body::from(serde_json::to_vec(&body).unwrap_or_default()));

@@ -1,8 +1,8 @@
 //! What both sides of a conflict changed, so that a person can see where they met.
 
-use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use highwater_ltx::{PageCount, PageNo, PageSize, TxId};
 use highwater_pages::owners::{self, PageSource};
@@ -85,7 +85,7 @@ impl Database {
         let found = async {
             let Some((_, images)) = self.images_at(txid).await? else { return Ok(BTreeSet::new()) };
             let (store, runtime) = (self.context.store.clone(), Handle::current());
-            let source = State { images, delta, store, runtime, kept: RefCell::default() };
+            let source = State { images, delta, store, runtime, kept: Mutex::default() };
             let pages = pages.clone();
             super::blocking(move || {
                 let found = owners::owners(&source, &pages).map_err(Error::Run)?;
@@ -108,7 +108,7 @@ struct State {
     store: Store,
     runtime: Handle,
     /// The interior pages are asked for again and again.
-    kept: RefCell<HashMap<PageNo, Vec<u8>>>,
+    kept: Mutex<HashMap<PageNo, Vec<u8>>>,
 }
 
 impl State {
@@ -135,14 +135,14 @@ impl PageSource for State {
             into.extend_from_slice(image);
             return Ok(());
         }
-        if let Some(kept) = self.kept.borrow().get(&page) {
+        if let Some(kept) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&page) {
             into.extend_from_slice(kept);
             return Ok(());
         }
         let at = self.images.list.binary_search_by_key(&page, |image| image.page);
         let at = at.map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
         self.runtime.block_on(self.images.read_one(&self.store, at, into)).map_err(io::Error::other)?;
-        let mut kept = self.kept.borrow_mut();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < MOST_KEPT {
             kept.insert(page, into.clone());
         }
