@@ -4,7 +4,14 @@
 //! and *head*, what the server has now. The result is the head with the device's changes, and a list of
 //! everything that could not be kept. Rules and examples stand in `docs/MERGING.md`.
 
+#![allow(dead_code, reason = "the steps are joined when rows are merged")]
+
+mod changes;
 mod error;
+mod schema;
+mod sql;
+mod table;
+mod virtuals;
 
 use std::sync::Arc;
 
