@@ -1,0 +1,1 @@
+//! One statement of somebody who is not trusted, within limits.
