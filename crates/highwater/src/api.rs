@@ -11,13 +11,15 @@ use bytes::Bytes;
 use highwater_ltx::{DeviceId, PageCount, Place, Position, StateHash, TxId};
 use highwater_pages::PageHash;
 use highwater_wire::{
-    DatabaseInfo, ErrorBody, ErrorCode, LocateAnswer, LocateRequest, LogPage, Outcome, Remote, VersionInfo,
+    DatabaseInfo, ErrorBody, ErrorCode, LocateAnswer, LocateRequest, LogPage, MergePolicy, Outcome, Remote,
+    VersionInfo,
 };
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::error::{Error, Result};
-use crate::transport::{Body, BodyReader, NetworkError, Request, Response, Transport};
+use crate::receive::plain_body;
+use crate::transport::{Body, NetworkError, Request, Response, Transport};
 
 /// JSON answers are small; more than this is not one of ours.
 const MAX_JSON_BYTES: u64 = 4 << 20;
@@ -47,6 +49,8 @@ pub(crate) struct SyncAnswer {
     pub(crate) outcome: Outcome,
     pub(crate) head: Position,
     pub(crate) txid: TxId,
+    /// Of a merge: how many things could not be kept as they were.
+    pub(crate) conflicts: u64,
     pub(crate) body: Response,
 }
 
@@ -59,6 +63,8 @@ pub(crate) struct Claim<'a> {
     pub(crate) confirm: bool,
     /// States sent since the base whose answers never came.
     pub(crate) pending: &'a [StateHash],
+    /// Which side wins where only one can, if it is not for the server to say.
+    pub(crate) policy: Option<MergePolicy>,
 }
 
 /// Why a request was refused.
@@ -178,6 +184,9 @@ impl Api<'_> {
             let hashes: Vec<String> = claim.pending.iter().map(ToString::to_string).collect();
             set(&mut headers, highwater_wire::PENDING, &hashes.join(","));
         }
+        if let Some(policy) = claim.policy {
+            set(&mut headers, highwater_wire::POLICY, policy.as_str());
+        }
         set(&mut headers, ACCEPT_ENCODING.as_str(), highwater_wire::ZSTD);
         set(&mut headers, CONTENT_TYPE.as_str(), highwater_wire::LTX_CONTENT);
         if encoded {
@@ -194,7 +203,9 @@ impl Api<'_> {
         let head = field(highwater_wire::HEAD)?.parse().map_err(parse)?;
         let txid = field(highwater_wire::TXID)?.parse().map(TxId);
         let txid = txid.map_err(|_| self.bad("the transaction id is not a number".to_owned()))?;
-        Ok(SyncAnswer { outcome, head, txid, body: answer })
+        let conflicts = answer.headers.get(highwater_wire::CONFLICTS).and_then(|value| value.to_str().ok());
+        let conflicts = conflicts.and_then(|count| count.parse().ok()).unwrap_or(0);
+        Ok(SyncAnswer { outcome, head, txid, conflicts, body: answer })
     }
 
     /// Which position an answer's body leads to.
@@ -235,7 +246,7 @@ impl Api<'_> {
         headers
     }
 
-    fn get(&self, url: &str) -> Result<Response, Refused> {
+    pub(crate) fn get(&self, url: &str) -> Result<Response, Refused> {
         let mut headers = self.headers();
         set(&mut headers, ACCEPT_ENCODING.as_str(), highwater_wire::ZSTD);
         self.send(&Method::GET, url, &headers, &mut || Body::Empty)
@@ -441,31 +452,6 @@ pub(crate) enum Located {
 pub(crate) struct PreparedBody<'a> {
     pub(crate) body: Body,
     pub(crate) produce: Option<Box<dyn FnOnce() -> Result<()> + 'a>>,
-}
-
-/// The body of an answer as it was before compression.
-pub(crate) fn plain_body<'r>(headers: &HeaderMap, body: &'r mut BodyReader) -> Box<dyn Read + 'r> {
-    let zstd = headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding == highwater_wire::ZSTD);
-    if !zstd {
-        return Box::new(body);
-    }
-    let decoder = zstd::stream::read::Decoder::new(body).and_then(|mut decoder| {
-        decoder.window_log_max(highwater_wire::ZSTD_WINDOW_LOG_MAX)?;
-        Ok(decoder)
-    });
-    match decoder {
-        Ok(decoder) => Box::new(decoder),
-        Err(error) => Box::new(FailingReader(Some(error))),
-    }
-}
-
-/// A reader whose first use reports why there is nothing to read.
-struct FailingReader(Option<std::io::Error>);
-
-impl Read for FailingReader {
-    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
-        Err(self.0.take().unwrap_or_else(|| std::io::ErrorKind::Other.into()))
-    }
 }
 
 /// Whether the same request may succeed a little later.

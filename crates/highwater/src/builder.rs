@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_ltx::{DeviceId, PageSize};
-use highwater_wire::Remote;
+use highwater_wire::{MergePolicy, Remote};
 
 use crate::database::Database;
 use crate::error::{Error, Result};
@@ -41,6 +41,7 @@ pub(crate) struct Options {
     pub(crate) forget: bool,
     pub(crate) token: Option<String>,
     pub(crate) device: Option<DeviceId>,
+    pub(crate) merge_policy: Option<MergePolicy>,
     pub(crate) timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) idle_timeout: Duration,
@@ -70,6 +71,7 @@ impl Default for Options {
             forget: false,
             token: None,
             device: None,
+            merge_policy: None,
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
@@ -125,6 +127,14 @@ impl Builder {
     /// The identity of this copy. Default: made at random once, and remembered.
     pub fn device(mut self, id: DeviceId) -> Self {
         self.options.device = Some(id);
+        self
+    }
+
+    /// Which side wins where this device and another changed the same column of a row to different values.
+    /// What loses is recorded, unless the policy is [`MergePolicy::Fail`]: then nothing is merged, and
+    /// the sync ends with [`Error::Conflict`]. Default: as the server is set, for most that the last push wins.
+    pub fn merge_policy(mut self, policy: MergePolicy) -> Self {
+        self.options.merge_policy = Some(policy);
         self
     }
 

@@ -109,13 +109,14 @@ impl Database {
     }
 
     /// Brings the local file and the server's database together: pushes what changed here, pulls
-    /// what changed there. Blocks the thread; may be called from anywhere.
+    /// what changed there, and when both changed, has the server merge them. Blocks the thread; may be called from anywhere.
     ///
     /// Killed at any moment, it has done no harm, and the next one carries on.
     ///
     /// # Errors
     /// [`Error::Offline`] when the server cannot be reached, [`Error::Conflict`] when both sides
-    /// changed, and others; none of them loses anything on either side.
+    /// changed the same and the policy is not to merge that, [`Error::CannotMerge`], and others; none of them loses
+    /// anything on either side.
     pub fn sync_blocking(&self) -> Result<SyncOutcome> {
         self.blocking(Mode::Sync)
     }
@@ -130,7 +131,7 @@ impl Database {
     }
 
     /// Only sends local changes. When the server has changes that this copy lacks, and there is
-    /// something to send, that is a conflict.
+    /// something to send, the two are merged, and this copy becomes the result.
     ///
     /// # Errors
     /// As [`Database::sync_blocking`].
@@ -146,8 +147,8 @@ impl Database {
         self.spawned(Mode::Push).await
     }
 
-    /// Only fetches the server's changes; local ones stay local. When there are both, that is a
-    /// conflict.
+    /// Only fetches the server's changes; local ones stay local. When there are both, that is
+    /// [`Error::Conflict`]: [`Database::sync_blocking`] merges them.
     ///
     /// # Errors
     /// As [`Database::sync_blocking`].
@@ -274,12 +275,19 @@ impl Database {
 
     fn spawned(&self, mode: Mode) -> impl Future<Output = Result<SyncOutcome>> + use<> {
         let inner = Arc::clone(&self.inner);
-        let (sender, receiver) = oneshot::channel();
-        let started = on_thread(move || drop(sender.send(inner.run(mode))));
-        async move {
-            started?;
-            receiver.await.unwrap_or(Err(Error::Stopped))
-        }
+        on_thread_async(move || inner.run(mode))
+    }
+}
+
+/// Begins blocking work on a thread of its own at once; the future is its result.
+pub(crate) fn on_thread_async<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> impl Future<Output = Result<T>> {
+    let (sender, receiver) = oneshot::channel();
+    let started = on_thread(move || drop(sender.send(work())));
+    async move {
+        started?;
+        receiver.await.unwrap_or(Err(Error::Stopped))
     }
 }
 

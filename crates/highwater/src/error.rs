@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use highwater_ltx::PageSize;
-use highwater_wire::{ConflictDetail, ErrorCode};
+use highwater_wire::{Conflict, ConflictDetail, ErrorCode};
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -25,7 +25,8 @@ pub enum Error {
         reason: String,
     },
 
-    /// Another device has pushed since the last sync, and this one has changed something too.
+    /// Another device has pushed since the last sync, this one has changed something too, and the two were not to be
+    /// merged: the policy forbids it where they meet, or it was a pull.
     #[error(
         "both this device and another have changed {db} since the last sync: {summary}; nothing was pushed and nothing was lost. {advice}"
     )]
@@ -38,6 +39,24 @@ pub enum Error {
         advice: String,
         /// Positions, pages and tables.
         detail: Box<ConflictDetail>,
+        /// Where the two changes meet, row by row, if the server said it.
+        conflicts: Vec<Conflict>,
+    },
+
+    /// Another device has pushed since the last sync, this one has changed something too, and the two cannot be merged.
+    #[error(
+        "both this device and another have changed {db} since the last sync, and that cannot be merged: {}{reason}; nothing was pushed and nothing was lost. {advice}",
+        object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default()
+    )]
+    CannotMerge {
+        /// The local file.
+        db: PathBuf,
+        /// The table, index, view or trigger that stands in the way.
+        object: Option<String>,
+        /// Why, in the server's words.
+        reason: String,
+        /// What to do next.
+        advice: String,
     },
 
     /// The local file has content that is no state of the server's database.
@@ -210,6 +229,15 @@ pub enum Error {
         message: String,
     },
 
+    /// The transaction is no merge, or none that is on record.
+    #[error("{remote}: {message}; `highwater conflicts list {remote} --all` lists the merges there are")]
+    UnknownMerge {
+        /// The URL.
+        remote: String,
+        /// The server's words.
+        message: String,
+    },
+
     /// A file that would have been overwritten.
     #[error("{path} already exists and was not touched; choose another name or move it away")]
     Exists {
@@ -266,7 +294,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Offline { .. } => ErrorKind::Offline,
-            Self::Conflict { .. } => ErrorKind::Conflict,
+            Self::Conflict { .. } | Self::CannotMerge { .. } => ErrorKind::Conflict,
             Self::OtherRemote { .. }
             | Self::NoRemote { .. }
             | Self::InvalidRemote(_)

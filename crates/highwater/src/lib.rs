@@ -22,6 +22,25 @@
 //! # }
 //! ```
 //!
+//! # Two devices wrote
+//! When another device has pushed since this one last synced, the server merges the two changes row by row and
+//! column by column, and the local file becomes the result. What could not be kept is recorded:
+//! ```no_run
+//! # fn main() -> highwater::Result<()> {
+//! let db = highwater::Database::open("guestbook.db")?;
+//! for conflict in db.sync_blocking()?.conflicts {
+//!     println!("{}: {}", conflict.table, conflict.message);
+//! }
+//! // Those of earlier syncs and of other devices too, until somebody has seen to them.
+//! for merge in db.conflicts_blocking()? {
+//!     println!("{} could not be kept by device {}", merge.conflicts.len(), merge.device);
+//!     db.resolve_conflicts_blocking(highwater::TxId(merge.txid))?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//! The rules, with examples, are in `docs/MERGING.md`.
+//!
 //! # Keeping a file synced in the background
 //! ```no_run
 //! # fn main() -> highwater::Result<()> {
@@ -49,6 +68,7 @@ mod admin;
 mod api;
 mod builder;
 mod chunks;
+mod conflicts;
 mod database;
 mod device;
 mod encode;
@@ -74,6 +94,10 @@ pub use highwater_ltx::{
 };
 pub use highwater_wire::{
     AdminDatabase, AdminDetail, AdminEvent, AdminEventKind, AdminPage, AdminState, AdminStats, DbName,
+};
+pub use highwater_wire::{
+    CannotMerge, Conflict, ConflictKind, ConflictPage, Kept, MergeCounts, MergePolicy, MergeRecord,
+    Renumbered, RowJson, SqlValue,
 };
 pub use highwater_wire::{ConflictDetail, DatabaseInfo, ErrorCode, HeadJson, LIBSQL_NODE, LogEntry, LogPage};
 pub use outcome::{Action, Moved, Progress, Stage, SyncOutcome};

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// The version that this program writes.
 const VERSION: u64 = 1;
 /// More states than this are never waiting for an answer.
-const MAX_PENDING: usize = 16;
+const MAX_PENDING: usize = 32;
 
 /// The position that the copy was last equal to, and the shape of the database there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,11 +83,12 @@ impl Metadata {
         Ok(())
     }
 
-    /// Notes that `state` is about to be sent.
+    /// Notes that `state` is about to be sent. When there are too many, one in the middle makes room: the
+    /// state that the server has is among the first, if nothing arrived after it, or among the newest.
     pub(crate) fn add_pending(&mut self, state: StateHash) {
         self.pending.retain(|known| *known != state);
         if self.pending.len() >= MAX_PENDING {
-            self.pending.remove(0);
+            self.pending.remove(MAX_PENDING / 2);
         }
         self.pending.push(state);
     }
@@ -341,11 +342,13 @@ mod tests {
     }
 
     #[test]
-    fn old_pending_states_make_room_for_new_ones() {
+    fn pending_states_make_room_and_the_oldest_and_the_newest_stay() {
         let mut metadata = Metadata::default();
-        (0..40).for_each(|state| metadata.add_pending(StateHash(state)));
-        metadata.add_pending(StateHash(30));
+        (0..100).for_each(|state| metadata.add_pending(StateHash(state)));
+        metadata.add_pending(StateHash(90));
         assert_eq!(metadata.pending.len(), MAX_PENDING);
-        assert_eq!(metadata.pending.last(), Some(&StateHash(30)));
+        assert_eq!(metadata.pending.first(), Some(&StateHash(0)));
+        assert_eq!(metadata.pending.last(), Some(&StateHash(90)));
+        assert!(metadata.pending.contains(&StateHash(99)));
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use highwater_ltx::{Position, TxId};
+use highwater_wire::Conflict;
 use serde::Serialize;
 
 /// What a sync did.
@@ -16,6 +17,8 @@ pub enum Action {
     Pushed,
     /// The server's changes are in the local file now.
     Pulled,
+    /// Both sides had changed; the server merged them, and the result is in the local file now.
+    Merged,
     /// The local file was made from the server's database.
     Bootstrapped,
     /// There is nothing on either side yet.
@@ -34,7 +37,7 @@ pub struct Moved {
 }
 
 /// The result of a sync that succeeded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SyncOutcome {
     /// In one word.
@@ -51,6 +54,14 @@ pub struct SyncOutcome {
     /// The position's number in the server's log.
     #[serde(serialize_with = "txid_number")]
     pub txid: Option<TxId>,
+    /// Whether local changes were merged with those of other devices.
+    pub merged: bool,
+    /// What the merges of this sync could not keep as it was, and ids that changed. Also in
+    /// [`crate::Database::conflicts`], until somebody resolves it.
+    pub conflicts: Vec<Conflict>,
+    /// How many conflicts the server counted. More than there are in `conflicts` only when its record of them could
+    /// not be fetched.
+    pub conflict_count: u64,
     /// From start to end.
     #[serde(rename = "elapsed_ms", serialize_with = "milliseconds")]
     pub elapsed: Duration,

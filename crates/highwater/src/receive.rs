@@ -10,8 +10,11 @@ use std::path::Path;
 
 use highwater_ltx::{Decoder, Header, PageNo};
 use highwater_pages::{PageHash, kill_point, page_hash};
+use http::HeaderMap;
+use http::header::CONTENT_ENCODING;
 
 use crate::error::{Error, Result};
+use crate::transport::BodyReader;
 
 /// Deltas with up to this many bytes of pages are kept in memory.
 const IN_MEMORY_BYTES: u64 = 16 << 20;
@@ -115,6 +118,31 @@ pub(crate) fn each_page(
         take(&header, page, &data, hash)?;
     }
     Ok(header)
+}
+
+/// The body of an answer as it was before compression.
+pub(crate) fn plain_body<'r>(headers: &HeaderMap, body: &'r mut BodyReader) -> Box<dyn Read + 'r> {
+    let zstd = headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding == highwater_wire::ZSTD);
+    if !zstd {
+        return Box::new(body);
+    }
+    let decoder = zstd::stream::read::Decoder::new(body).and_then(|mut decoder| {
+        decoder.window_log_max(highwater_wire::ZSTD_WINDOW_LOG_MAX)?;
+        Ok(decoder)
+    });
+    match decoder {
+        Ok(decoder) => Box::new(decoder),
+        Err(error) => Box::new(FailingReader(Some(error))),
+    }
+}
+
+/// A reader whose first use reports why there is nothing to read.
+struct FailingReader(Option<std::io::Error>);
+
+impl Read for FailingReader {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(self.0.take().unwrap_or_else(|| std::io::ErrorKind::Other.into()))
+    }
 }
 
 fn classify(error: highwater_ltx::Error) -> ReceiveError {

@@ -30,6 +30,14 @@ pub(super) struct OnDisk {
     table: u64,
 }
 
+/// Which of the positions in a file.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    At(Position),
+    Newest,
+    BeforeNewest,
+}
+
 /// Why reading ended early: the file's fault, or the system's.
 enum Bad {
     Content(&'static str),
@@ -50,15 +58,32 @@ impl PageSums {
     /// Reads the sums for exactly the position `at`. Errors are the system's alone (no permission,
     /// a failing disk); whatever the file's bytes are, the answer is a [`Loaded`].
     pub fn load(path: &Path, at: Position, page_size: PageSize) -> Result<Loaded> {
-        Self::load_at(path, Some(at), page_size)
+        Self::load_at(path, Wanted::At(at), page_size)
     }
 
     /// As [`PageSums::load`], for the newest position in the file, whichever that is.
     pub fn newest(path: &Path, page_size: PageSize) -> Result<Loaded> {
-        Self::load_at(path, None, page_size)
+        Self::load_at(path, Wanted::Newest, page_size)
     }
 
-    fn load_at(path: &Path, at: Option<Position>, page_size: PageSize) -> Result<Loaded> {
+    /// The sums that stand before the newest ones, if both claim the same place: they are of the state on which the
+    /// newest were about to be committed.
+    pub fn on_the_way(path: &Path, page_size: PageSize) -> Result<Option<Self>> {
+        let Loaded::Valid(before) = Self::load_at(path, Wanted::BeforeNewest, page_size)? else {
+            return Ok(None);
+        };
+        let Loaded::Valid(newest) = Self::newest(path, page_size)? else { return Ok(None) };
+        let same = before.position.place() == newest.position.place();
+        Ok((same && before.position.state != newest.position.state).then_some(before))
+    }
+
+    /// Whether the file that these were loaded from also has sums of a newer position. None: they are from no file.
+    #[must_use]
+    pub fn is_outdated(&self) -> Option<bool> {
+        self.on_disk.map(|on_disk| on_disk.end < on_disk.file_length)
+    }
+
+    fn load_at(path: &Path, at: Wanted, page_size: PageSize) -> Result<Loaded> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Missing),
@@ -174,8 +199,7 @@ fn write_segment(path: &Path, on_disk: &OnDisk, bytes: &[u8]) -> io::Result<bool
     Ok(true)
 }
 
-/// `at`: None for the newest.
-fn read(file: File, at: Option<Position>, page_size: PageSize) -> Result<Loaded, Bad> {
+fn read(file: File, at: Wanted, page_size: PageSize) -> Result<Loaded, Bad> {
     let file_length = file.metadata()?.len();
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut bytes = [0; HEADER_SIZE];
@@ -195,8 +219,13 @@ fn read(file: File, at: Option<Position>, page_size: PageSize) -> Result<Loaded,
 
     let (segments, ends, torn) = segments(&rest, behind_table, sum);
     let positions = std::iter::once(header.position).chain(segments.iter().map(|s| s.position));
-    let wanted = |position: &Position| at.is_none_or(|at| *position == at);
-    let Some((applied, at)) = positions.clone().enumerate().filter(|(_, p)| wanted(p)).last() else {
+    let last = segments.len();
+    let wanted = |number: usize, position: Position| match at {
+        Wanted::At(at) => position == at,
+        Wanted::Newest => number == last,
+        Wanted::BeforeNewest => number + 1 == last,
+    };
+    let Some((applied, at)) = positions.clone().enumerate().filter(|(n, p)| wanted(*n, *p)).last() else {
         return match positions.last() {
             Some(found) if !torn => Ok(Loaded::Stale { found }),
             _ => Err(Bad::Content("its end is torn before the position that was asked for")),

@@ -54,6 +54,9 @@ impl Run<'_> {
             ground,
         };
         kill_point("sync.captured");
+        if self.sums_are_of_a_newer_base(&captured.ground)? {
+            return Ok(Round::Again);
+        }
         if let Some(round) = self.one_way(&captured, mode)? {
             return Ok(round);
         }
@@ -71,18 +74,30 @@ impl Run<'_> {
 
     /// A state that certainly never left this machine waits for no answer.
     fn forget_undelivered(&mut self, ground: &Ground, error: &Error) -> Result<()> {
-        if matches!(error, Error::Offline { .. }) && !self.api.delivered.get() && !ground.delta.is_empty() {
-            self.meta.pending.retain(|state| *state != ground.delta.state);
+        if matches!(error, Error::Offline { .. })
+            && !self.api.delivered.get()
+            && self.awaits_nothing(ground.delta.state)
+        {
             self.meta.note(&self.files.info)?;
         }
         Ok(())
+    }
+
+    /// The state that was just sent is not on its way any more. That of an earlier sync may be.
+    pub(super) fn awaits_nothing(&mut self, state: StateHash) -> bool {
+        let noted = self.meta.pending.len();
+        if !self.sent_before {
+            self.meta.pending.retain(|pending| *pending != state);
+        }
+        self.meta.pending.len() < noted
     }
 
     /// Push without anything to push, and pull while local changes wait, only need to ask.
     fn one_way(&mut self, captured: &Captured, mode: Mode) -> Result<Option<Round>> {
         let ground = &captured.ground;
         match (mode, ground.delta.is_empty(), ground.base) {
-            (Mode::Push, true, Some(base)) => {
+            // What was sent and taken back again is something to push.
+            (Mode::Push, true, Some(base)) if self.meta.pending.is_empty() => {
                 self.api.info()?.ok_or_else(|| self.gone(base))?;
                 Ok(Some(Round::Done(Action::UpToDate)))
             }
@@ -105,13 +120,20 @@ impl Run<'_> {
     fn send(&mut self, snapshot: Snapshot<'_>, ground: &Ground) -> Result<SyncAnswer, Refused> {
         let (base, delta) = (ground.base, &ground.delta);
         let position = base.map(|base| base.position);
-        if delta.is_empty() {
-            drop(snapshot);
-            let claim = Claim { base: position, confirm: false, pending: &[] };
-            return self.api.sync(claim, false, &mut || PreparedBody { body: Body::Empty, produce: None });
-        }
+        let policy = self.options.merge_policy;
         let pending: Vec<StateHash> =
             self.meta.pending.iter().copied().filter(|state| *state != delta.state).collect();
+        self.sent_before = self.meta.pending.contains(&delta.state);
+        if delta.is_empty() {
+            if !pending.is_empty() {
+                // What was sent is taken back, and the server may merge that.
+                self.meta.add_pending(delta.state);
+                self.make_durable(|| Ok(()))?;
+            }
+            drop(snapshot);
+            let claim = Claim { base: position, confirm: false, pending: &pending, policy };
+            return self.api.sync(claim, false, &mut || PreparedBody { body: Body::Empty, produce: None });
+        }
         self.meta.add_pending(delta.state);
         let plan = Plan::of(delta, &snapshot)?;
         let device = self.api.device.unwrap_or(highwater_ltx::DeviceId(0));
@@ -125,7 +147,7 @@ impl Run<'_> {
             "pushing frames"
         );
         let encoded = plan.zstd.is_some();
-        let claim = Claim { base: position, confirm: ground.unsure, pending: &pending };
+        let claim = Claim { base: position, confirm: ground.unsure, pending: &pending, policy };
         let mut sent_bytes = 0;
         let answer = if plan.whole {
             let body = self.make_durable(|| encode::whole(delta, &snapshot, header, plan))?;
@@ -181,7 +203,14 @@ impl Run<'_> {
     fn apply(&mut self, replica: &mut Replica, captured: Captured, mut answer: SyncAnswer) -> Result<Round> {
         let delta = &captured.ground.delta;
         let awaiting = self.meta.pending.iter().any(|state| *state != delta.state);
-        if matches!(answer.outcome, Outcome::Pulled | Outcome::Merged) {
+        if answer.outcome == Outcome::Merged {
+            // The server knew what was awaited.
+            self.merges.note(delta.state, captured.ground.base.map(|base| base.txid), &answer);
+            if answer.head.state != delta.state {
+                return self.apply_pages(replica, captured, &mut answer);
+            }
+        }
+        if answer.outcome == Outcome::Pulled {
             // What comes may be this device's own push, which was under way until now.
             if awaiting && let Some(round) = self.resolve_pending(delta.page_size)? {
                 return Ok(round);
@@ -203,6 +232,7 @@ impl Run<'_> {
         };
         let action = match answer.outcome {
             Outcome::Pushed => Action::Pushed,
+            Outcome::Merged => Action::Merged,
             // Whatever was sent, the server had it already.
             _ => Action::UpToDate,
         };
@@ -218,6 +248,7 @@ impl Run<'_> {
             );
         }
         if awaiting && captured.ground.base.is_some_and(|old| old.txid == base.txid) {
+            self.awaits_nothing(base.position.state);
             // What was taken back before it arrived can still arrive, on top of this very base: it
             // stays noted, and so does the mark behind which it was written.
             return Ok(Round::Done(action));

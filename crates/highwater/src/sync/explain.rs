@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use highwater_wire::{ConflictDetail, ErrorBody, HeadJson};
+use highwater_wire::{CannotMerge, Conflict, ConflictDetail, ErrorBody, HeadJson};
 
 use super::Run;
 use crate::api::Refused;
@@ -13,17 +13,26 @@ use crate::metadata::BaseInfo;
 const NAMED: usize = 5;
 
 impl Run<'_> {
-    /// Another device pushed, and this one changed something too.
+    /// Another device pushed, this one changed something too, and the server did not merge it.
     pub(crate) fn conflict(&self, mut body: ErrorBody) -> Error {
+        let db = self.files.db.clone();
+        if let Some(CannotMerge { object, reason }) = body.cannot_merge {
+            return Error::CannotMerge { db, object, reason, advice: self.advice() };
+        }
         let Some(detail) = body.conflict.take() else {
             return self.api.explain(Refused::Told(http::StatusCode::CONFLICT, Box::new(body)));
         };
-        Error::Conflict {
-            db: self.files.db.clone(),
-            summary: summary(&detail),
-            advice: self.advice(),
-            detail: Box::new(detail),
+        let conflicts = body.conflicts;
+        if conflicts.is_empty() {
+            let (summary, advice) = (summary(&detail), self.advice());
+            return Error::Conflict { db, summary, advice, detail: Box::new(detail), conflicts };
         }
+        let advice = format!(
+            "To have them merged, and what cannot be kept recorded: `highwater sync {} --policy last-push-wins` (or `first-push-wins`; `Builder::merge_policy` in a program)",
+            quoted(&db)
+        );
+        let summary = meetings(&conflicts);
+        Error::Conflict { db, summary, advice, detail: Box::new(detail), conflicts }
     }
 
     /// The server has news, and this copy has changes that were not to be sent.
@@ -40,18 +49,18 @@ impl Run<'_> {
             devices: Vec::new(),
         };
         let summary = format!(
-            "this device changed {} since {}, and the server is at {}/{}; `highwater sync` names the tables",
+            "this device changed {} since {}, the server is at {}/{}, and a pull does not touch local changes",
             pages(detail.local_pages),
             base.position.place(),
             detail.head.generation,
             detail.head.frame,
         );
-        Error::Conflict {
-            db: self.files.db.clone(),
-            summary,
-            advice: self.advice(),
-            detail: Box::new(detail),
-        }
+        let db = self.files.db.clone();
+        let advice = format!(
+            "To merge both, and send the result: `highwater sync {}` (`Database::sync`)",
+            quoted(&db)
+        );
+        Error::Conflict { db, summary, advice, detail: Box::new(detail), conflicts: Vec::new() }
     }
 
     /// The file's content is none of the server's.
@@ -75,6 +84,38 @@ impl Run<'_> {
             other_name(&self.files.db)
         )
     }
+}
+
+/// A path as it would be typed into a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    if text.contains(|c: char| c.is_whitespace() || c == '\'') {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    } else {
+        text
+    }
+}
+
+/// Which rows both changed, as far as they have names.
+fn meetings(conflicts: &[Conflict]) -> String {
+    let row = |conflict: &Conflict| {
+        let key: Vec<String> = conflict.key.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        let columns = if conflict.columns.is_empty() {
+            String::new()
+        } else {
+            format!(" in {}", conflict.columns.join(", "))
+        };
+        match key.is_empty() {
+            true => format!("{}{columns} ({})", conflict.table, conflict.kind),
+            false => format!("{} {}{columns} ({})", conflict.table, key.join(", "), conflict.kind),
+        }
+    };
+    let named: Vec<String> = conflicts.iter().take(NAMED).map(row).collect();
+    let more = match conflicts.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("the two meet in {}{more}, and the policy is not to merge that", named.join("; "))
 }
 
 /// A name for a second copy beside the first: `app.db` becomes `app-server.db`.

@@ -19,6 +19,7 @@ mod compare;
 mod exchange;
 mod explain;
 mod lineage;
+mod merged;
 mod pull;
 mod record;
 mod refused;
@@ -37,6 +38,7 @@ use crate::home;
 use crate::lock::SyncLock;
 use crate::metadata::{Loaded, Metadata};
 use crate::outcome::{Action, Moved, Progress, Stage, SyncOutcome};
+use crate::sync::merged::Merges;
 use crate::transport::Transport;
 
 /// Longer than anybody waits; clocks cannot count to the largest durations.
@@ -76,6 +78,12 @@ pub(crate) struct Run<'a> {
     pub(crate) pending_checked: bool,
     /// First half of the id of the device that sent the states whose answers are missing.
     pub(crate) pending_device: Option<u64>,
+    /// Whether the state that is being sent waits for an answer since an earlier sync.
+    pub(crate) sent_before: bool,
+    /// Whether the page sums were asked if the metadata file is an older copy of itself.
+    pub(crate) sums_checked: bool,
+    /// The merges that this sync led to.
+    pub(crate) merges: Merges,
     /// What the metadata file holds, where that is known.
     pub(crate) saved: Option<Metadata>,
     /// The caches were found wrong once already; from here on only content counts.
@@ -151,6 +159,9 @@ pub(crate) fn run(
         earlier_state: false,
         pending_checked: false,
         pending_device,
+        sent_before: false,
+        sums_checked: false,
+        merges: Merges::default(),
         saved,
         healing: false,
         pushed: Moved::default(),
@@ -176,7 +187,10 @@ impl Run<'_> {
                 }
             }
         }
-        let reason = "the application committed again and again while pages were on their way".to_owned();
+        let mut reason = "the application committed again and again while pages were on their way".to_owned();
+        if self.merges.any() {
+            reason.push_str("; what was committed until then is merged at the server");
+        }
         Err(Error::Busy { db: self.files.db.clone(), reason })
     }
 
@@ -195,7 +209,10 @@ impl Run<'_> {
         self.exchange(&mut replica, mode)
     }
 
-    fn outcome(&self, action: Action) -> SyncOutcome {
+    fn outcome(&mut self, action: Action) -> SyncOutcome {
+        let merges = std::mem::take(&mut self.merges);
+        let (merged, conflict_count) = (merges.any(), merges.conflicts());
+        let conflicts = self.fetch_conflicts(merges);
         let base = self.meta.base.filter(|_| action != Action::NothingYet);
         SyncOutcome {
             action,
@@ -204,6 +221,9 @@ impl Run<'_> {
             requests: self.api.requests.get(),
             position: base.map(|base| base.position),
             txid: base.map(|base| base.txid),
+            merged,
+            conflicts,
+            conflict_count,
             elapsed: self.began.elapsed(),
         }
     }

@@ -9,6 +9,8 @@ use highwater_pages::{LocalState, PageSums, Replica, StateSum, kill_point};
 use super::base::{Ground, sums_of};
 use super::exchange::Captured;
 use super::{Round, Run};
+use highwater_wire::Outcome;
+
 use crate::api::SyncAnswer;
 use crate::error::Result;
 use crate::metadata::BaseInfo;
@@ -42,6 +44,7 @@ impl Run<'_> {
         };
         let here = highwater_ltx::Position { state: delta.state, ..answer.head };
         local.apply(&delta.changed, delta.page_count, here);
+        let merged = answer.outcome == Outcome::Merged;
         if self.state_after(&local, &received) != Some(answer.head.state) {
             return self.heal_or(|run| run.api.bad("its pages do not lead to the state it names".to_owned()));
         }
@@ -57,19 +60,24 @@ impl Run<'_> {
             page_size: received.header.page_size,
             page_count: received.header.commit,
         };
-        // The sums go ahead of the commit: killed right after it, they prove that it happened.
+        // The sums go ahead of the commit: killed right after it, they prove that it happened. Those of the
+        // state before it go first, for it has some pages in common with the one after it.
         let mut after = local;
+        let noted = if delta.is_empty() { Ok(()) } else { after.append_ahead(&self.files.sums) };
         after.apply(&received.pages, base.page_count, base.position);
-        if let Err(error) = after.append_ahead(&self.files.sums) {
+        if let Err(error) = noted.and_then(|()| after.append_ahead(&self.files.sums)) {
             tracing::debug!(%error, "the page sums could not be saved ahead of the commit");
         }
+        self.sums_checked = true;
         kill_point("pull.sums_ahead");
         if !self.commit(replica, state, &mut received)? {
             return Ok(Round::Again);
         }
         kill_point("pull.committed");
-        // Whatever was sent, the server had it already.
-        self.pushed = Moved { bytes: self.pushed.bytes, ..Moved::default() };
+        if !merged {
+            // Whatever was sent, the server had it already.
+            self.pushed = Moved { bytes: self.pushed.bytes, ..Moved::default() };
+        }
         let pages = received.pages.len() as u64;
         self.pulled = Moved { frames: pages, pages, bytes: answer.body.body.received() };
         tracing::debug!(
@@ -77,7 +85,8 @@ impl Run<'_> {
             durable_frame_num = base.position.frame.0,
             count = pages,
             bytes = self.pulled.bytes,
-            "pulled"
+            "{}",
+            if merged { "merged" } else { "pulled" }
         );
         self.meta.change_counter = Some(replica.snapshot(None)?.change_counter());
         self.record(base, Some(next), Some(&mut after))?;
@@ -85,7 +94,7 @@ impl Run<'_> {
             // Somebody is in the way; the next pull tries again.
             tracing::debug!(%error, "the log was not checkpointed");
         }
-        Ok(Round::Done(Action::Pulled))
+        Ok(Round::Done(if merged { Action::Merged } else { Action::Pulled }))
     }
 
     /// Nothing differed, so the sums were not needed; now they are.

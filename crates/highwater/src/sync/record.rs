@@ -3,6 +3,7 @@
 //! Page sums first, then the metadata file: killed in between, the sums still hold the older
 //! position that the metadata names.
 
+use highwater_ltx::StateHash;
 use highwater_pages::{Mark, PageSums, kill_point};
 
 use super::Run;
@@ -19,6 +20,17 @@ impl Run<'_> {
         mark: Option<Mark>,
         sums: Option<&mut PageSums>,
     ) -> Result<()> {
+        self.record_awaiting(base, mark, sums, Vec::new())
+    }
+
+    /// As [`Run::record`]; the answers for some states are still awaited.
+    pub(crate) fn record_awaiting(
+        &mut self,
+        base: BaseInfo,
+        mark: Option<Mark>,
+        sums: Option<&mut PageSums>,
+        awaited: Vec<StateHash>,
+    ) -> Result<()> {
         kill_point("record.begin");
         let saved = sums.map_or(Ok(()), |sums| sums.append(&self.files.sums));
         if let Err(error) = saved {
@@ -28,7 +40,7 @@ impl Run<'_> {
         kill_point("record.sums_saved");
         self.meta.base = Some(base);
         self.meta.mark = mark;
-        self.meta.pending.clear();
+        self.meta.pending = awaited;
         self.meta.home = Some(home::of(&self.files.db));
         if self.saved.as_ref() != Some(&self.meta) {
             // A pull leaves no other trace of where it led to.

@@ -1,6 +1,7 @@
 //! When the server does not take a push: finding out why, and whether it can be mended.
 
-use highwater_ltx::{PageCount, PageSize, Position, TxId};
+use highwater_ltx::{PageCount, PageNo, PageSize, Position, TxId};
+use highwater_pages::{LoadedSums, PageSums};
 use highwater_wire::{ErrorBody, ErrorCode, LocateRequest, SumsOf};
 
 use super::base::Ground;
@@ -30,22 +31,25 @@ impl Run<'_> {
         body: ErrorBody,
     ) -> Result<Round> {
         if status.is_client_error() {
-            // A definite no: this state is not stored, and no answer is outstanding for it.
-            self.meta.pending.retain(|state| *state != ground.delta.state);
+            // A definite no: this state is not stored, and no answer to this request is outstanding.
+            self.awaits_nothing(ground.delta.state);
         }
         match body.code {
-            ErrorCode::Conflict => match self.resolve_pending(ground.delta.page_size)? {
-                Some(round) => Ok(round),
-                None if self.newer_base_of_sums(ground)? => Ok(Round::Again),
-                None => {
-                    self.meta.save(&self.files.info)?;
-                    Err(self.conflict(body))
+            ErrorCode::Conflict | ErrorCode::CannotMerge => {
+                if let Some(round) = self.resolve_pending(ground.delta.page_size)? {
+                    return Ok(round);
                 }
-            },
+                if self.newer_base_of_sums(ground)? {
+                    return Ok(Round::Again);
+                }
+                self.meta.save(&self.files.info)?;
+                Err(self.conflict(body))
+            }
             ErrorCode::EarlierState if !self.earlier_state => {
                 self.earlier_state = true;
                 Ok(Round::Again)
             }
+            ErrorCode::UnknownBase if ground.base.is_some() && !self.healing => self.forked(ground),
             ErrorCode::UnknownBase | ErrorCode::CorruptBody | ErrorCode::EarlierState => {
                 self.heal_or(|run| run.api.explain(Refused::Told(status, Box::new(body))))
             }
@@ -65,6 +69,24 @@ impl Run<'_> {
         }
     }
 
+    /// The server does not have the base, or this very device has pushed since and the file shows nothing of it: an
+    /// older metadata file, or an older copy of the database that was written to. What content says then is right, and
+    /// from there on it is a device of its own, whose change is merged with what the first one pushed.
+    fn forked(&mut self, ground: &Ground) -> Result<Round> {
+        if self.newer_base_of_sums(ground)? {
+            return Ok(Round::Again);
+        }
+        tracing::info!(db = %self.files.db.display(), "this copy is older than what it pushed; it goes on as a device of its own");
+        self.meta.pending.clear();
+        self.pending_device = None;
+        self.meta.device = Some(crate::device::random()?);
+        self.api.device = self.meta.device;
+        self.healing = true;
+        self.meta.base = None;
+        self.meta.mark = None;
+        Ok(Round::Again)
+    }
+
     /// States were sent whose answers never came: if the server has one of them, that is the base
     /// now, and what changed since is on top of it. A state that the server does not have stays
     /// noted, because its request may still be under way.
@@ -73,14 +95,20 @@ impl Run<'_> {
         let known = self.meta.base.map_or(TxId(0), |base| base.txid);
         let page_count = self.meta.base.map_or(PageCount(0), |base| base.page_count);
         let mut newest: Option<(highwater_ltx::Position, TxId)> = None;
+        let mut awaited = Vec::new();
         for state in self.meta.pending.clone() {
             let request = LocateRequest { page_size, page_count, state, sums: SumsOf::Nothing };
-            // Another device may have come to the same state by itself.
-            if let Located::At { position, txid, device, .. } = self.api.locate(&request, None)?
-                && txid > newest.map_or(known, |(_, newest)| newest)
-                && device.is_none_or(|device| Some(device) == self.pending_device)
-            {
-                newest = Some((position, txid));
+            match self.api.locate(&request, None)? {
+                // Another device may have come to the same state by itself.
+                Located::At { position, txid, device, .. }
+                    if txid > newest.map_or(known, |(_, newest)| newest)
+                        && device.is_none_or(|device| Some(device) == self.pending_device) =>
+                {
+                    newest = Some((position, txid));
+                }
+                Located::At { .. } | Located::NoDatabase => {}
+                // It never arrived, or was merged: then it is no position of the history.
+                Located::Nowhere => awaited.push(state),
             }
         }
         let Some((position, txid)) = newest else { return Ok(None) };
@@ -91,14 +119,34 @@ impl Run<'_> {
         );
         let (base, mut sums) = self.fetch_base(position, txid, page_size)?;
         let mark = self.meta.mark;
-        self.record(base, mark, Some(&mut sums))?;
+        self.record_awaiting(base, mark, Some(&mut sums), awaited)?;
         Ok(Some(Round::Again))
+    }
+
+    /// Before anything is sent: the server would take what was pulled since an older base for this device's own, and
+    /// merge it a second time. True: the base is another one now.
+    pub(super) fn sums_are_of_a_newer_base(&mut self, ground: &Ground) -> Result<bool> {
+        if ground.delta.is_empty() || std::mem::replace(&mut self.sums_checked, true) {
+            return Ok(false);
+        }
+        let Some(base) = ground.base else { return Ok(false) };
+        let outdated = match ground.sums.as_ref().and_then(PageSums::is_outdated) {
+            Some(outdated) => outdated,
+            None => match PageSums::newest(&self.files.sums, base.page_size)? {
+                LoadedSums::Valid(newest) => newest.position() != base.position,
+                _ => false,
+            },
+        };
+        Ok(outdated && self.newer_base_of_sums(ground)?)
     }
 
     /// A metadata file that is an older copy of itself makes what was pushed since look like another
     /// device's. The page sums know better, and what proves that they are this file's is that some
     /// of what changed since the older base is as they say, or that no row of theirs is missing.
     /// True: the base is theirs now.
+    ///
+    /// They can also have been written ahead of a commit that never came. If that was of a merge, they hold the state
+    /// before the commit too, and only what differs between the two can say which of them the file is.
     pub(super) fn newer_base_of_sums(&mut self, ground: &Ground) -> Result<bool> {
         let known = ground.base.map_or(TxId(0), |base| base.txid);
         if self.earlier_state {
@@ -108,12 +156,20 @@ impl Run<'_> {
             return Ok(false);
         };
         let changed = &ground.delta.changed;
-        let as_they_say = changed.iter().any(|(page, hash)| sums.get(*page) == Some(*hash));
-        // A page that is still as at the older base, but not as they say, proves the opposite: they
-        // were written ahead of a commit that never came.
-        let as_before = ground.sums.as_ref().is_some_and(|before| {
-            let moved = sums.iter().filter(|(page, hash)| before.get(*page) != Some(*hash));
-            moved.into_iter().any(|(page, _)| changed.binary_search_by_key(&page, |(page, _)| *page).is_err())
+        let sent = PageSums::on_the_way(&self.files.sums, ground.delta.page_size)?;
+        let as_they_say = changed.iter().any(|(page, hash)| {
+            let as_sent = sent.as_ref().is_some_and(|sent| sent.get(*page) == Some(*hash));
+            sums.get(*page) == Some(*hash) && !as_sent
+        });
+        // A page that is still as before, but not as they say, proves the opposite: they were written ahead of a
+        // commit that never came.
+        let here = |page: PageNo| match changed.binary_search_by_key(&page, |(page, _)| *page) {
+            Ok(at) => changed.get(at).map(|(_, hash)| *hash),
+            Err(_) => ground.sums.as_ref().and_then(|base| base.get(page)),
+        };
+        let as_before = ground.sums.iter().chain(&sent).any(|before| {
+            let mut moved = sums.iter().filter(|(page, hash)| before.get(*page) != Some(*hash));
+            moved.any(|(page, _)| before.get(page).is_some() && before.get(page) == here(page))
         });
         if as_before || !as_they_say && !self.has_rows_of(base.position, ground)? {
             return Ok(false);
