@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use highwater_ltx::{PageCount, PageNo};
 use highwater_pages::owners::PageSource;
@@ -31,6 +32,7 @@ pub(crate) struct Image {
     clean: Cache,
     overlay: Overlay,
     reads: u64,
+    until: Option<Instant>,
     failed: Option<Arc<io::Error>>,
 }
 
@@ -47,9 +49,15 @@ impl Image {
             clean: Cache::new(cache, page_size),
             overlay: Overlay::new(page_size, memory),
             reads: 0,
+            until: None,
             failed: None,
             source,
         }
+    }
+
+    /// Reads nothing more from the source after that time: the error is [`io::ErrorKind::TimedOut`].
+    pub(crate) fn until(self, until: Option<Instant>) -> Self {
+        Self { until, ..self }
     }
 
     /// How often a page was read from the source.
@@ -133,6 +141,9 @@ impl Image {
             return Ok(());
         }
         if self.clean.get(page).is_none() {
+            if self.until.is_some_and(|until| Instant::now() >= until) {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the time for reading is over"));
+            }
             let mut data = Vec::with_capacity(self.page_size);
             self.reads += 1;
             self.source.read(PageNo(page), &mut data)?;
@@ -217,7 +228,9 @@ impl Image {
 
     fn noted<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
         result.inspect_err(|error| {
-            tracing::warn!(%error, "a page of a snapshot could not be read or written");
+            if self.until.is_none_or(|_| error.kind() != io::ErrorKind::TimedOut) {
+                tracing::warn!(%error, "a page of a snapshot could not be read or written");
+            }
             if self.failed.is_none() {
                 self.failed = Some(Arc::new(copy(error)));
             }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use highwater_ltx::{PageCount, PageNo};
 use highwater_pages::owners::PageSource;
@@ -43,6 +44,17 @@ impl fmt::Debug for SnapshotDb {
     }
 }
 
+/// How a snapshot is opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) access: Access,
+    /// Bytes of written pages in memory.
+    pub(crate) memory: usize,
+    pub(crate) quota: vfs::Quota,
+    /// From then on reading fails.
+    pub(crate) until: Option<Instant>,
+}
+
 /// How a database differs from the snapshot that it was opened from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
@@ -62,7 +74,8 @@ impl SnapshotDb {
     /// As [`SnapshotDb::open`], with as many bytes of written pages in memory.
     pub fn open_within(pages: Arc<dyn PageSource>, access: Access, memory: usize) -> Result<Self> {
         let page_size = pages.page_size().get();
-        let db = Self::bare(pages, access, memory, vfs::Quota::None)?;
+        let settings = Settings { access, memory, quota: vfs::Quota::None, until: None };
+        let db = Self::bare(pages, &settings)?;
         // A database that is empty yet gets the size of pages that the source names.
         let settings = format!(
             "PRAGMA page_size={page_size}; PRAGMA journal_mode=MEMORY; PRAGMA synchronous=OFF; PRAGMA mmap_size=0;"
@@ -72,15 +85,11 @@ impl SnapshotDb {
     }
 
     /// Opens without running a statement.
-    pub(crate) fn bare(
-        pages: Arc<dyn PageSource>,
-        access: Access,
-        memory: usize,
-        quota: vfs::Quota,
-    ) -> Result<Self> {
-        let vfs = vfs::registered(quota).map_err(Error::Register)?;
-        let writable = access == Access::Overlay;
-        let image = Arc::new(Mutex::new(Image::new(pages, writable, CACHE, memory)));
+    pub(crate) fn bare(pages: Arc<dyn PageSource>, settings: &Settings) -> Result<Self> {
+        let vfs = vfs::registered(settings.quota).map_err(Error::Register)?;
+        let writable = settings.access == Access::Overlay;
+        let image = Image::new(pages, writable, CACHE, settings.memory).until(settings.until);
+        let image = Arc::new(Mutex::new(image));
         let mode =
             if writable { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
         let mount = Mount::new(Arc::clone(&image));

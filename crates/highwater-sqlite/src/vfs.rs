@@ -36,7 +36,6 @@ pub(crate) trait Storage: Send {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Quota {
     None,
-    #[expect(dead_code, reason = "queries from outside follow")]
     Shared,
 }
 
@@ -59,6 +58,12 @@ pub(crate) fn registered(quota: Quota) -> Result<&'static CStr, i32> {
         (ffi::SQLITE_OK, Quota::Shared) => Ok(LIMITED),
         (code, _) => Err(code),
     }
+}
+
+/// How many bytes SQLite has allocated in this process.
+pub(crate) fn memory_used() -> i64 {
+    // SAFETY: a counter; the call has no conditions.
+    unsafe { ffi::sqlite3_memory_used() }
 }
 
 fn register(name: &'static CStr) -> c_int {
