@@ -8,6 +8,7 @@
 
 mod changes;
 mod error;
+mod rows_by_key;
 mod schema;
 mod sql;
 mod table;
