@@ -4,21 +4,31 @@
 //! and *head*, what the server has now. The result is the head with the device's changes, and a list of
 //! everything that could not be kept. Rules and examples stand in `docs/MERGING.md`.
 
-#![allow(dead_code, reason = "the steps are joined when rows are merged")]
-
+mod access;
+mod apply;
 mod changes;
+mod decide;
+mod engine;
 mod error;
-mod rows_by_key;
+mod finish;
+mod foreign;
+mod ids;
+mod pairs;
 mod schema;
 mod sql;
 mod table;
+mod tables;
 mod virtuals;
 
 use std::sync::Arc;
 
 use highwater_ltx::{PageCount, PageNo};
 use highwater_pages::owners::PageSource;
+use highwater_sqlite::{Access, SnapshotDb};
 use highwater_wire::{CannotMerge, Conflict, MergeCounts, MergePolicy, Renumbered};
+use rusqlite::config::DbConfig;
+
+use table::{Context, Step, Stop};
 
 pub use error::{Error, Result};
 
@@ -83,6 +93,59 @@ pub struct Merge {
 
 /// Merges the change from base to local into the head. Deterministic. Errors are those of reading and of damaged
 /// databases; what the rules cannot merge is [`Merged::Refused`].
-pub fn merge(_sides: &Sides, _options: &Options) -> Result<Merged> {
-    Ok(Merged::Refused(CannotMerge { object: None, reason: "merging is not there yet".to_owned() }))
+pub fn merge(sides: &Sides, options: &Options) -> Result<Merged> {
+    let base = SnapshotDb::open(Arc::clone(&sides.base), Access::ReadOnly)?;
+    let local = SnapshotDb::open(Arc::clone(&sides.local), Access::ReadOnly)?;
+    let head = SnapshotDb::open(Arc::clone(&sides.head), Access::Overlay)?;
+    let source_error = || [&base, &local, &head].into_iter().find_map(SnapshotDb::source_error);
+    let step = attempt(&base, &local, &head, sides, options);
+    let (outcome, rows_read) = match step {
+        Ok(done) => done,
+        Err(Stop::Refused(why)) => return Ok(Merged::Refused(why)),
+        Err(Stop::Failed(error)) => {
+            return Err(
+                source_error().map_or(error, |cause| Error::Snapshot(highwater_sqlite::Error::Source(cause)))
+            );
+        }
+    };
+    if engine::forbidden(options.policy, &outcome) {
+        let lost = outcome.conflicts.into_iter().filter(|conflict| conflict.kind.loses());
+        return Ok(Merged::Conflicts(lost.collect()));
+    }
+    let pages_read = rows_read + base.pages_read() + local.pages_read() + head.pages_read();
+    let changes = head.into_changes()?;
+    let engine::Outcome { conflicts, renumbered, counts } = outcome;
+    let (page_count, pages) = (changes.page_count, changes.pages);
+    Ok(Merged::Done(Box::new(Merge { page_count, pages, conflicts, renumbered, counts, pages_read })))
 }
+
+/// All steps in one transaction at the head. Also says how many pages were read in search of changed rows.
+fn attempt(
+    base: &SnapshotDb,
+    local: &SnapshotDb,
+    head: &SnapshotDb,
+    sides: &Sides,
+    options: &Options,
+) -> Step<(engine::Outcome, u64)> {
+    let size = sides.head.page_size();
+    if sides.base.page_size() != size || sides.local.page_size() != size {
+        let reason = "the sides have pages of different sizes: bring them to one with VACUUM, and push again";
+        return Err(Stop::Refused(CannotMerge { object: None, reason: reason.to_owned() }));
+    }
+    let (base, local, head) = (base.connection(), local.connection(), head.connection());
+    for side in [base, local, head] {
+        side.set_prepared_statement_cache_capacity(STATEMENTS);
+    }
+    let failed = sql::failed("begin the merge");
+    head.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).map_err(&failed)?;
+    head.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false).map_err(&failed)?;
+    head.execute_batch("BEGIN IMMEDIATE").map_err(&failed)?;
+    let changes = changes::InPages::new(sides, base, local, head)?;
+    let cx = Context { base, local, head, changes: &changes, policy: options.policy };
+    let outcome = engine::run(&cx, &options.renumbered)?;
+    head.execute_batch("COMMIT").map_err(sql::failed("end the merge"))?;
+    Ok((outcome, changes.pages_read()))
+}
+
+/// As many statements are kept ready on each side.
+const STATEMENTS: usize = 256;

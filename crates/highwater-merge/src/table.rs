@@ -3,7 +3,7 @@
 //! The schema step ([`crate::schema`]) brings the head to the merged schema and describes every table in one
 //! [`TableMap`]; the row step then needs no other knowledge of renames, new tables or lost columns.
 
-use highwater_wire::{CannotMerge, Conflict, MergePolicy, RowJson};
+use highwater_wire::{CannotMerge, Conflict, MergePolicy};
 use rusqlite::Connection;
 
 use crate::changes::Changes;
@@ -44,6 +44,7 @@ pub(crate) enum Keys {
     OwnTree,
     /// They are these rowids, of rows that may have changed between base and local, ascending: for virtual tables,
     /// whose rows are read and written through them by rowid.
+    #[allow(dead_code, reason = "virtual tables are the first to give them")]
     Given(Vec<i64>),
 }
 
@@ -54,8 +55,6 @@ pub(crate) struct TableMap {
     pub(crate) local: Option<String>,
     /// In the merged schema. Absent: there is no such table, and what local changed in it has no place.
     pub(crate) head: Option<String>,
-    /// At the head before the merge, as [`crate::changes::Changes::head`] wants it.
-    pub(crate) old_head: Option<String>,
     /// In the order of the head's columns, then those that the head lacks. Hidden columns of virtual tables are
     /// left out.
     pub(crate) columns: Vec<ColumnMap>,
@@ -79,10 +78,6 @@ pub(crate) struct Plan {
     pub(crate) tables: Vec<TableMap>,
     /// What could not be kept of the schema.
     pub(crate) conflicts: Vec<Conflict>,
-    /// What of the schema waits until the rows are merged.
-    pub(crate) later: crate::schema::Later,
-    /// What becomes of virtual tables when the rows are merged.
-    pub(crate) virtuals: Vec<crate::virtuals::Task>,
 }
 
 /// Why a step did not come to its end.
@@ -107,6 +102,3 @@ pub(crate) fn refuse(object: &str, reason: impl Into<String>) -> Stop {
 
 /// What a step gives.
 pub(crate) type Step<T> = Result<T, Stop>;
-
-/// A row: its values in the order of [`TableMap::columns`], with their names.
-pub(crate) type Row = RowJson;

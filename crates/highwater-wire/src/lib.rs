@@ -12,7 +12,6 @@ mod error;
 mod locate;
 mod merge;
 mod name;
-mod put_back;
 mod remote;
 mod value;
 
