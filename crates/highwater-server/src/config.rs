@@ -1,9 +1,12 @@
 //! What an operator may choose, with defaults that suit one small machine.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+use highwater_wire::MergePolicy;
 
 use crate::AuthConfig;
 
@@ -22,6 +25,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How libSQL's clients are served.
     pub libsql: LibsqlConfig,
+    /// What becomes of changes that meet others.
+    pub merge: MergeConfig,
     /// Serve HTTPS with this certificate; plain HTTP without.
     pub tls: Option<TlsFiles>,
 }
@@ -42,6 +47,22 @@ pub struct LibsqlConfig {
 impl Default for LibsqlConfig {
     fn default() -> Self {
         Self { quiet_period: Duration::from_secs(7 * 24 * 60 * 60), host_label: false }
+    }
+}
+
+/// What becomes of changes that meet others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MergeConfig {
+    /// Which side wins where only one can, unless a request says otherwise. Default: the later push.
+    pub policy: MergePolicy,
+    /// The same for single databases, by name.
+    pub databases: BTreeMap<String, MergePolicy>,
+}
+
+impl MergeConfig {
+    /// What holds for a database.
+    pub(crate) fn policy_of(&self, database: &str) -> MergePolicy {
+        self.databases.get(database).copied().unwrap_or(self.policy)
     }
 }
 

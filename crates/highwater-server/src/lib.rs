@@ -48,7 +48,8 @@ mod tls;
 mod verify;
 
 pub use config::{
-    Config, DeletionPolicy, InvalidStoreUrl, LibsqlConfig, Limits, SnapshotPolicy, StoreUrl, TlsFiles,
+    Config, DeletionPolicy, InvalidStoreUrl, LibsqlConfig, Limits, MergeConfig, SnapshotPolicy, StoreUrl,
+    TlsFiles,
 };
 pub use embedded::Embedded;
 pub use error::{Error, Result};

@@ -67,6 +67,8 @@ pub(crate) struct Metrics {
     pushes: Counters,
     pulls: Counters,
     conflicts: Counters,
+    merges: Counter,
+    merge_conflicts: Counter,
     frames_received: Counters,
     frames_sent: Counters,
     refusals: Counters,
@@ -132,7 +134,13 @@ impl Metrics {
             sent: r.make("highwater_sent_bytes", "Bytes of answers' bodies"),
             pushes: r.make("highwater_pushes", "Pushes that were accepted"),
             pulls: r.make("highwater_pulls", "Answers that brought a client pages"),
-            conflicts: r.make("highwater_conflicts", "Pushes that conflicted with another device's"),
+            conflicts: r
+                .make("highwater_conflicts", "Pushes that were refused because they met another device's"),
+            merges: r.make("highwater_merges", "Pushes that were merged with others"),
+            merge_conflicts: r.make(
+                "highwater_merge_conflicts",
+                "Changes that a merge could not keep as they were, and recorded",
+            ),
             frames_received: r.make("highwater_frames_received", "Frames in pushes"),
             frames_sent: r.make("highwater_frames_sent", "Frames in answers to pulls"),
             refusals: r.make("highwater_refusals", "Requests that were refused, by error code"),
@@ -203,6 +211,12 @@ impl Metrics {
         if did == Did::Staged {
             self.staged.inc_by(received);
         }
+    }
+
+    /// A push was merged, and so much of both sides could not be kept as it was.
+    pub(crate) fn merged(&self, conflicts: u32) {
+        self.merges.inc();
+        self.merge_conflicts.inc_by(conflicts.into());
     }
 
     /// A request was refused with this code, as it stands on the wire.

@@ -5,14 +5,17 @@
 //! | `DB/ltx/0/<txid>-<txid>.ltx` | one accepted push |
 //! | `DB/ltx/9/0000000000000001-<txid>.ltx` | a snapshot of the state after that transaction |
 //! | `DB/sync/<generation>/<first>-<last>.frames` | frames of a libSQL client's unfinished push |
+//! | `DB/merge/<base>-<state>.ltx` | the pages that a device changed since the transaction `base`, before they were merged |
+//! | `DB/merge/<…>.json` | the record of a merge ([`crate::log::MergeName`] says what its name tells) |
+//! | `DB/merge/<txid>.seen` | somebody has seen what that merge could not keep |
 //! | `DB/admin/<number>.json` | an event of the database as a whole: created, deleted … ([`crate::lifecycle`]) |
 //! | `DB/uploads/<random>.ltx` | a file that is still being written; belongs to nobody after a crash |
 //! | `.highwater/ready` | written and read to find out whether the store works; means nothing |
 //!
-//! One database's name may be the beginning of another's (`team`, `team/app`): `ltx`, `sync`, `admin` and
-//! `uploads` are reserved words that no name contains, so the objects of two databases never meet.
+//! One database's name may be the beginning of another's (`team`, `team/app`): `ltx`, `sync`, `merge`, `admin`
+//! and `uploads` are reserved words that no name contains, so the objects of two databases never meet.
 
-use highwater_ltx::{FrameNo, Generation, TxId, file_name, parse_file_name};
+use highwater_ltx::{FrameNo, Generation, StateHash, TxId, file_name, parse_file_name};
 use highwater_wire::DbName;
 use object_store::path::Path;
 
@@ -63,6 +66,26 @@ pub(crate) fn is_branch_frames(object: &Path) -> bool {
         && parts.next().is_some_and(|folder| folder.len() == 8)
         && parts.next() == Some("sync")
         && parts.rev().collect::<Vec<_>>().join("/").parse::<DbName>().is_ok()
+}
+
+/// The folder of what was merged.
+pub(crate) fn merges(db: &DbName) -> Path {
+    Path::from(format!("{db}/merge"))
+}
+
+/// An object in the folder of what was merged.
+pub(crate) fn merge(db: &DbName, file: &str) -> Path {
+    Path::from(format!("{db}/merge/{file}"))
+}
+
+/// What a device changed since `base`, that led it to `state`.
+pub(crate) fn merged_delta(db: &DbName, base: TxId, state: StateHash) -> Path {
+    merge(db, &format!("{:016x}-{state}.ltx", base.0))
+}
+
+/// The mark that somebody has seen a merge.
+pub(crate) fn seen(db: &DbName, txid: TxId) -> Path {
+    merge(db, &format!("{:016x}.seen", txid.0))
 }
 
 /// The folder of a database's events.

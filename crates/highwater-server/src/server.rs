@@ -58,6 +58,7 @@ impl Server {
             limits: config.limits,
             deletion: config.deletion,
             libsql: config.libsql,
+            merge: config.merge,
             tasks: TaskTracker::new(),
             stopping: AtomicBool::new(false),
         });

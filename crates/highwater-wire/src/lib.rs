@@ -47,6 +47,8 @@ pub const DEVICE: &str = "highwater-device";
 pub const PENDING: &str = "highwater-pending";
 /// Request: which side wins where the change meets another one, a [`MergePolicy`]. Absent: as the server is set.
 pub const POLICY: &str = "highwater-policy";
+/// Response to a sync that merged: the number of the merge in the log, in decimal.
+pub const MERGE: &str = "highwater-merge";
 /// Response to a sync that merged: how many changes could not be kept as they were, in decimal.
 pub const CONFLICTS: &str = "highwater-conflicts";
 /// Request, with any value: the client lost sight of its file for a while and asks the server to

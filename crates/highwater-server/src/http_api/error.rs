@@ -182,7 +182,15 @@ impl From<Refusal> for Failure {
                     position.place()
                 ),
             ),
-            Refusal::Conflict(detail) => Self::conflict(detail),
+            Refusal::Conflict(detail) => Self::conflict(*detail),
+            Refusal::CannotMerge(why) => {
+                let object = why.object.as_ref().map(|object| format!(" ({object})")).unwrap_or_default();
+                let message = format!(
+                    "both this copy and the server changed, and that cannot be merged{object}: {}; nothing was stored, nothing is lost",
+                    why.reason
+                );
+                Self { cannot_merge: Some(why), ..Self::new(ErrorCode::CannotMerge, message) }
+            }
             Refusal::TooLarge { limit } => Self::too_large(limit),
             Refusal::WrongPageSize { database, sent } => Self::new(
                 ErrorCode::WrongPageSize,
@@ -201,18 +209,20 @@ impl From<Refusal> for Failure {
 }
 
 impl Failure {
-    fn conflict(detail: Box<ConflictDetail>) -> Self {
+    fn conflict((detail, conflicts): (ConflictDetail, Vec<Conflict>)) -> Self {
         let message = format!(
-            "both this copy ({} pages) and the server ({} pages, now at {}/{}) changed since {}/{}; nothing was stored, nothing is lost",
+            "both this copy ({} pages) and the server ({} pages, now at {}/{}) changed since {}/{}, they meet in {} places, and the policy is not to merge then; nothing was stored, nothing is lost",
             detail.local_pages,
             detail.remote_pages,
             detail.head.generation,
             detail.head.frame,
             detail.base.generation,
-            detail.base.frame
+            detail.base.frame,
+            conflicts.len()
         );
         let head = Position::try_from(&detail.head).ok();
-        let failure = Self { conflict: Some(detail), ..Self::new(ErrorCode::Conflict, message) };
+        let failure =
+            Self { conflict: Some(Box::new(detail)), conflicts, ..Self::new(ErrorCode::Conflict, message) };
         match head {
             Some(head) => failure.with_head(head),
             None => failure,

@@ -8,6 +8,7 @@
 //! | `/DB/v1/sync` | [`sync`] |
 //! | `/DB/v1/locate` | [`locate`] |
 //! | `/DB/v1`, `/DB/v1/log`, `/DB/v1/snapshot`, `/DB/v1/sums` | [`read`] |
+//! | `/DB/v1/conflicts/…` | [`conflicts`] |
 //! | `/DB/info`, `/DB/export/…`, `/DB/sync/…` | [`libsql`] |
 //! | `/admin/v1/…` | [`admin`] |
 //! | `/healthz`, `/readyz`, `/version`, `/metrics` | here |
@@ -17,6 +18,7 @@
 
 mod access;
 mod admin;
+mod conflicts;
 mod error;
 mod libsql;
 mod locate;
@@ -156,16 +158,25 @@ async fn route(app: &App, head: &Parts, body: &mut Option<Body>) -> Result<Respo
         Target::Libsql(name, verb) => return libsql::libsql(app, head, name, verb, body).await,
         Target::Database(name, verb) => (name, verb),
     };
+    let conflicts = verb.and_then(|verb| verb.strip_prefix("conflicts"));
     match verb {
+        _ if conflicts.is_some_and(|rest| rest.ends_with("/resolve")) => allow("POST")?,
+        _ if conflicts.is_some() => allow("GET, HEAD")?,
         Some("sync" | "locate") => allow("POST")?,
         None | Some("snapshot" | "sums" | "log") => allow("GET, HEAD")?,
         Some(_) => return Err(path::nothing_here()),
     }
     // A sync without a body asks for pages only. (A body of unknown length counts as one.)
     let pushes = verb == Some("sync") && body.as_ref().is_some_and(|body| !body.is_end_stream());
-    let need = if pushes { Need::Write(&name) } else { Need::Read(&name) };
+    // What was sent before may have to be merged with what is there now.
+    let pushes = pushes || verb == Some("sync") && head.headers.contains_key(highwater_wire::PENDING);
+    let resolves = conflicts.is_some() && method == http::Method::POST;
+    let need = if pushes || resolves { Need::Write(&name) } else { Need::Read(&name) };
     let caller = allowed(app, head, need)?;
     let query = query::Query::parse(head.uri.query())?;
+    if let Some(rest) = conflicts {
+        return conflicts::conflicts(app, &name, rest, &query).await;
+    }
     match verb {
         Some("sync") => sync::sync(app, &name, &caller, &head.headers, body).await,
         Some("locate") => locate::locate(app, &name, &head.headers, body).await,

@@ -9,6 +9,7 @@ pub(super) struct Query {
     pub(super) time: Option<String>,
     pub(super) after: Option<String>,
     pub(super) limit: Option<String>,
+    pub(super) all: Option<String>,
 }
 
 impl Query {
@@ -31,10 +32,11 @@ impl Query {
                 "time" => &mut parsed.time,
                 "after" => &mut parsed.after,
                 "limit" => &mut parsed.limit,
+                "all" => &mut parsed.all,
                 _ => {
                     let name: String = name.chars().take(40).collect();
                     return Err(Failure::bad_request(format!(
-                        "unknown parameter {name:?}; there are at, time, after and limit"
+                        "unknown parameter {name:?}; there are at, time, after, limit and all"
                     )));
                 }
             };

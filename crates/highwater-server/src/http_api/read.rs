@@ -30,7 +30,7 @@ const LIMIT: usize = 100;
 const MOST: usize = 10_000;
 
 /// Opens a database that must exist.
-async fn existing(app: &App, name: &DbName) -> Result<Arc<Database>, Failure> {
+pub(super) async fn existing(app: &App, name: &DbName) -> Result<Arc<Database>, Failure> {
     let db = app.registry.get(name).await?;
     db.refresh().await?;
     if db.exists() {
@@ -212,8 +212,14 @@ fn gone(db: &Database) -> Failure {
 }
 
 /// Refuses parameters that this request does not have.
-fn only(query: &Query, known: &[&str]) -> Result<(), Failure> {
-    let given = [("at", &query.at), ("time", &query.time), ("after", &query.after), ("limit", &query.limit)];
+pub(super) fn only(query: &Query, known: &[&str]) -> Result<(), Failure> {
+    let given = [
+        ("at", &query.at),
+        ("time", &query.time),
+        ("after", &query.after),
+        ("limit", &query.limit),
+        ("all", &query.all),
+    ];
     match given.iter().find(|(name, value)| value.is_some() && !known.contains(name)) {
         Some((name, _)) => Err(Failure::bad_request(format!("{name} means nothing here"))),
         None => Ok(()),

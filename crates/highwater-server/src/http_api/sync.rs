@@ -7,7 +7,10 @@ use axum::body::{Body, HttpBody};
 use axum::response::Response;
 use highwater_ltx::{DeviceId, Position};
 use highwater_pages::kill_point;
-use highwater_wire::{BASE, CONFIRM, DEVICE, DbName, HEAD, LTX_CONTENT, OUTCOME, Outcome, TXID, ZSTD};
+use highwater_wire::{
+    BASE, CONFIRM, CONFLICTS, DEVICE, DbName, HEAD, LTX_CONTENT, MERGE, OUTCOME, Outcome, PENDING, POLICY,
+    TXID, ZSTD,
+};
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 
@@ -17,6 +20,9 @@ use crate::answer::{self, LtxBody};
 use crate::log::{Database, Entry, SyncRequest, Verdict};
 use crate::metrics::Did;
 use crate::push::{self, Encoding};
+
+/// The most states that a client may wait for answers for.
+const MOST_PENDING: usize = 64;
 
 pub(super) async fn sync(
     app: &App,
@@ -33,7 +39,14 @@ pub(super) async fn sync(
         return Err(Failure::too_large(limit));
     }
     let db = app.registry.get(name).await?;
-    let confirm = headers.contains_key(CONFIRM);
+    let claim = SyncRequest {
+        base,
+        device: device.unwrap_or(DeviceId(0)),
+        delta: None,
+        confirm: headers.contains_key(CONFIRM),
+        pending: list(headers, PENDING)?,
+        policy: header(headers, POLICY)?,
+    };
     let body = body.take().unwrap_or_default();
     if base.is_none() && !body.is_end_stream() && !caller.may_create() {
         // Whoever may write may know whether there is a database.
@@ -43,7 +56,7 @@ pub(super) async fn sync(
             return Err(caller.needs_create(name));
         }
     }
-    let result = receive_and_sync(&db, (base, device, confirm), body, encoding).await;
+    let result = receive_and_sync(&db, claim, body, encoding).await;
     if !db.exists() {
         app.registry.forget(name);
     }
@@ -54,22 +67,22 @@ pub(super) async fn sync(
 
 async fn receive_and_sync(
     db: &Arc<Database>,
-    (base, device, confirm): (Option<Position>, Option<DeviceId>, bool),
+    request: SyncRequest,
     body: Body,
     encoding: Encoding,
 ) -> Result<Verdict, Failure> {
-    let sender = device.unwrap_or(DeviceId(0));
     // Held until the push is done.
     let charge = db.context.shares.incoming.charge(db.context.limits.body_memory as u64);
-    let delta = push::receive(db, body, encoding, (base, sender), &charge).await?;
-    if delta.is_some() && device.is_none() {
+    let delta = push::receive(db, body, encoding, request.claim(), &charge).await?;
+    let device = (request.device != DeviceId(0)).then_some(request.device);
+    if (delta.is_some() || !request.pending.is_empty()) && device.is_none() {
         return Err(Failure::bad_request(format!(
             "a push says which copy it comes from: the header {DEVICE} is missing"
         )));
     }
     let sent = delta.as_ref().map_or(0, |delta| delta.pages.len());
     note(|facts| (facts.device, facts.frames_in) = (device, sent as u64));
-    let verdict = db.sync(SyncRequest { base, device: sender, delta, confirm }).await?;
+    let verdict = db.sync(SyncRequest { delta, ..request }).await?;
     note(|facts| {
         facts.head = Some((verdict.head.position, verdict.head.txid));
         facts.frames_out = verdict.send.as_ref().map_or(0, |images| images.list.len() as u64);
@@ -84,7 +97,7 @@ async fn receive_and_sync(
 }
 
 async fn respond(app: &App, verdict: Verdict, zstd: bool) -> Result<Response, Failure> {
-    let Verdict { outcome, head, from, send } = verdict;
+    let Verdict { outcome, head, from, send, merge } = verdict;
     let mut response = match send {
         None => Response::new(Body::empty()),
         Some(images) => {
@@ -93,6 +106,10 @@ async fn respond(app: &App, verdict: Verdict, zstd: bool) -> Result<Response, Fa
         }
     };
     response.headers_mut().insert(OUTCOME, header_value(outcome.as_str())?);
+    if let Some(merge) = merge {
+        response.headers_mut().insert(MERGE, merge.txid.0.into());
+        response.headers_mut().insert(CONFLICTS, merge.conflicts.into());
+    }
     position_headers(&mut response, &head)?;
     Ok(response)
 }
@@ -133,6 +150,30 @@ pub(super) fn header<T: FromStr<Err = highwater_ltx::InvalidUnit>>(
     text.parse().map(Some).map_err(|error: highwater_ltx::InvalidUnit| {
         Failure::bad_request(format!("the header {name}: {error}"))
     })
+}
+
+/// The values of one of Highwater's headers that is a list, separated by commas.
+fn list<T: FromStr<Err = highwater_ltx::InvalidUnit>>(
+    headers: &HeaderMap,
+    name: &str,
+) -> Result<Vec<T>, Failure> {
+    let mut values = Vec::new();
+    for value in headers.get_all(name) {
+        let text = value
+            .to_str()
+            .map_err(|_| Failure::bad_request(format!("the header {name} is not plain text")))?;
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            if values.len() == MOST_PENDING {
+                return Err(Failure::bad_request(format!(
+                    "the header {name} has more than {MOST_PENDING} values"
+                )));
+            }
+            values.push(part.parse().map_err(|error: highwater_ltx::InvalidUnit| {
+                Failure::bad_request(format!("the header {name}: {error}"))
+            })?);
+        }
+    }
+    Ok(values)
 }
 
 /// How the body of a request is compressed.

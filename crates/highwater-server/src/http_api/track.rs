@@ -132,7 +132,8 @@ impl Drop for Tracked {
         let facts = std::mem::take(self.facts.get_mut().unwrap_or_else(PoisonError::into_inner));
         let bytes = (self.bytes_in.load(Ordering::Relaxed), self.bytes_out.load(Ordering::Relaxed));
         self.metrics.answered(self.route, status, self.began.elapsed(), bytes);
-        let did = facts.did.or((facts.code == Some(ErrorCode::Conflict)).then_some(Did::Conflict));
+        let met = matches!(facts.code, Some(ErrorCode::Conflict | ErrorCode::CannotMerge));
+        let did = facts.did.or(met.then_some(Did::Conflict));
         if let Some(did) = did {
             self.metrics.did(self.route.protocol(), did, (facts.frames_in, facts.frames_out));
         }

@@ -15,7 +15,7 @@ use highwater_ltx::{
 };
 use highwater_pages::{StateSum, kill_point};
 
-use super::decide::{Decision, Refusal};
+use super::decide::{Claim, Decision, Refusal};
 use super::delta::{Delta, DeltaImages};
 use super::entries::{Entry, Log};
 use super::file::StoredFile;
@@ -54,13 +54,13 @@ impl Database {
     /// What to do with a large body of which only the header has arrived.
     pub(crate) async fn plan(
         &self,
-        base: Option<Position>,
+        claim: Claim<'_>,
         change: (PageSize, StateHash),
     ) -> Result<Plan, Refusal> {
         self.refresh().await?;
-        match self.foresee(base, change) {
-            Decision::Append => Ok(Plan::Write(self.next(None))),
-            Decision::At { .. } | Decision::Conflict(_) => Ok(Plan::Check),
+        match self.foresee(claim, Some(change)) {
+            Decision::Append | Decision::Merge { .. } => Ok(Plan::Write(self.next(None))),
+            Decision::At { .. } | Decision::Merged { .. } => Ok(Plan::Check),
             Decision::Refuse(refusal) => Err(refusal),
         }
     }
@@ -94,7 +94,16 @@ impl Database {
         device: DeviceId,
         counts_in: Option<Generation>,
     ) -> Result<Appended, Refusal> {
-        let next = self.next(counts_in);
+        self.append_at(delta, device, self.next(counts_in)).await
+    }
+
+    /// [`Database::append`], where [`Database::next`] said that it comes to stand.
+    pub(super) async fn append_at(
+        &self,
+        delta: &mut Delta,
+        device: DeviceId,
+        next: Planned,
+    ) -> Result<Appended, Refusal> {
         let planned = match &delta.images {
             DeltaImages::Memory(_) => next,
             DeltaImages::Staged(staged) if staged.planned.txid == next.txid => staged.planned,
@@ -135,11 +144,7 @@ impl Database {
         let frames = delta.frames;
         let entry = Entry {
             txid: planned.txid,
-            position: Position {
-                generation: planned.generation,
-                frame: FrameNo(planned.first_frame.0 + frames - 1),
-                state: delta.state,
-            },
+            position: planned.position(delta),
             page_count: delta.commit,
             timestamp_ms: planned.timestamp_ms,
             node_id: device.node_id(),
@@ -196,6 +201,15 @@ fn header(delta: &Delta, planned: Planned, device: DeviceId) -> Header {
 }
 
 impl Planned {
+    /// The position after a delta that comes to stand here.
+    pub(super) fn position(self, delta: &Delta) -> Position {
+        Position {
+            generation: self.generation,
+            frame: FrameNo(self.first_frame.0 + delta.frames - 1),
+            state: delta.state,
+        }
+    }
+
     /// The header of a push that comes to stand here.
     pub(crate) fn header(
         self,
@@ -219,7 +233,7 @@ impl Planned {
     }
 }
 
-fn encode(
+pub(super) fn encode(
     header: Header,
     pages: &[PageNo],
     images: &[u8],

@@ -1,9 +1,12 @@
 //! What to do with a sync request: decided by content, in the order of the protocol.
 //!
-//! 1. The client's state is a position newer than its base: its last answer was lost, it is there.
+//! 1. The client's state is a position newer than its base, or was merged into one: its last answer was lost, it is there.
 //! 2. Its base is the head: append what it changed.
-//! 3. Its base is behind the head: a conflict if it changed something, else it pulls.
+//! 3. Its base is behind the head: merge what it changed; without a change, it pulls.
 //! 4. Its base is not in the retained history: it has to ask `locate`.
+//!
+//! A client names the states that it sent since its base without learning what came of them. The newest of them that
+//! arrived is what the rest of its change is measured from: nothing is merged twice.
 //!
 //! Before rule 2, a client that lost sight of its file asks whether what it sends is rather an
 //! earlier position of the history, or that with changes on top.
@@ -14,17 +17,18 @@
 use std::sync::Arc;
 
 use highwater_ltx::{DeviceId, PageSize, Position, StateHash, TxId};
-use highwater_wire::{ConflictDetail, Outcome};
+use highwater_wire::{CannotMerge, Conflict, ConflictDetail, MergePolicy, Outcome};
 
 use super::append::Appended;
 use super::delta::{Delta, DeltaImages};
 use super::entries::{Entry, Log};
 use super::images::Images;
-use super::{Database, conflict};
+use super::merge::{Merging, Origin};
+use super::{Database, MergeName};
 use crate::Error;
 
 /// How often a server that loses the race for head+1 decides again before it gives up.
-const ATTEMPTS: usize = 16;
+pub(super) const ATTEMPTS: usize = 16;
 
 /// A sync request, received and read.
 #[derive(Debug)]
@@ -34,6 +38,24 @@ pub(crate) struct SyncRequest {
     pub(crate) delta: Option<Delta>,
     /// Whether the client asks to make sure that its copy is not an earlier state.
     pub(crate) confirm: bool,
+    /// States that the client sent since its base without learning the answer.
+    pub(crate) pending: Vec<StateHash>,
+    /// What the client wants to happen where its change meets others; `None`: as the server is set.
+    pub(crate) policy: Option<MergePolicy>,
+}
+
+/// What a client says of itself before its delta.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claim<'a> {
+    pub(crate) base: Option<Position>,
+    pub(crate) device: DeviceId,
+    pub(crate) pending: &'a [StateHash],
+}
+
+impl SyncRequest {
+    pub(crate) fn claim(&self) -> Claim<'_> {
+        Claim { base: self.base, device: self.device, pending: &self.pending }
+    }
 }
 
 /// What the client is told.
@@ -45,6 +67,8 @@ pub(crate) struct Verdict {
     pub(crate) from: Option<TxId>,
     /// The pages that bring the client to the head, if it is not there.
     pub(crate) send: Option<Images>,
+    /// The merge that the client's change went into, if it was merged.
+    pub(crate) merge: Option<MergeName>,
 }
 
 /// Why a request is not done.
@@ -56,8 +80,10 @@ pub(crate) enum Refusal {
     UnknownBase(Box<UnknownBase>),
     /// The copy is rather this earlier position than its base with changes.
     EarlierState(Position),
-    /// Both sides changed.
-    Conflict(Box<ConflictDetail>),
+    /// Both sides changed, and the policy is not to merge what meets.
+    Conflict(Box<(ConflictDetail, Vec<Conflict>)>),
+    /// Both sides changed, and that cannot be merged.
+    CannotMerge(Box<CannotMerge>),
     /// More than the server takes, in bytes.
     TooLarge { limit: u64 },
     /// The database has another page size.
@@ -92,18 +118,23 @@ pub(super) enum Decision {
     At {
         from: Option<TxId>,
     },
-    Conflict(TxId),
+    /// The client's state was merged, on top of this base, by this merge.
+    Merged {
+        base: TxId,
+        merge: MergeName,
+    },
+    /// What the client changed on top of `base`, measured from `origin`, is to be merged.
+    Merge {
+        base: TxId,
+        origin: Origin,
+    },
     Refuse(Refusal),
 }
 
 /// The rules. `change`: the page size and the state of the client's delta.
-pub(super) fn decide(
-    log: Option<&Log>,
-    base: Option<Position>,
-    change: Option<(PageSize, StateHash)>,
-) -> Decision {
+pub(super) fn decide(log: Option<&Log>, claim: Claim<'_>, change: Option<(PageSize, StateHash)>) -> Decision {
     let Some(log) = log else {
-        let creates = base.is_none() && change.is_some();
+        let creates = claim.base.is_none() && change.is_some();
         return if creates { Decision::Append } else { Decision::Refuse(Refusal::UnknownDatabase) };
     };
     if let Some((sent, _)) = change
@@ -113,30 +144,56 @@ pub(super) fn decide(
     }
     let unknown = || {
         let (head, oldest) = (log.head().position, log.oldest().position);
-        Decision::Refuse(Refusal::UnknownBase(Box::new(UnknownBase { base, head, oldest })))
+        Decision::Refuse(Refusal::UnknownBase(Box::new(UnknownBase { base: claim.base, head, oldest })))
     };
     // A delta to the state that it started from is none.
-    let changed = change.map(|(_, state)| state).filter(|state| base.is_none_or(|base| base.state != *state));
-    let Some(base) = base else {
+    let changed =
+        change.map(|(_, state)| state).filter(|state| claim.base.is_none_or(|base| base.state != *state));
+    let Some(base) = claim.base else {
         return match changed.map(|state| log.newest_of(state)) {
             None => Decision::At { from: None },
             Some(Some(entry)) => Decision::At { from: Some(entry.txid) },
             Some(None) => unknown(),
         };
     };
-    let Some(base) = log.find(base) else { return unknown() };
-    if let Some(entry) = changed.and_then(|state| log.newest_of(state))
-        && entry.txid > base.txid
-    {
-        return Decision::At { from: Some(entry.txid) };
+    let Some(entry) = log.find(base) else { return unknown() };
+    let (base, local) = (entry.txid, changed.unwrap_or(base.state));
+    let origin = arrived(log, &claim, base);
+    let since = origin.map_or(base, |origin| origin.txid());
+    if changed.is_some() || origin.is_some() {
+        // What the client has now may have arrived too: after, or as, the newest state that is known to have.
+        let position = log.newest_of(local).map(|entry| entry.txid).filter(|txid| *txid > base);
+        let merge = log.merges.alias(local).filter(|merge| merge.txid > base);
+        let newest = position.max(merge.map(|merge| merge.txid));
+        if let Some(txid) = newest.filter(|txid| *txid >= since) {
+            return match merge.filter(|merge| merge.txid == txid) {
+                Some(merge) => Decision::Merged { base, merge: *merge },
+                None => Decision::At { from: Some(txid) },
+            };
+        }
     }
     // A libSQL client's push may have changed nothing: another place, the same state.
-    let at_head = log.after(base.txid).iter().all(|entry| entry.position.state == base.position.state);
-    match (changed.is_some(), at_head) {
-        (true, true) => Decision::Append,
-        (true, false) => Decision::Conflict(base.txid),
-        (false, _) => Decision::At { from: Some(base.txid) },
+    let at_head = log.after(base).iter().all(|later| later.position.state == entry.position.state);
+    match (changed.is_some(), origin) {
+        (_, Some(origin)) => Decision::Merge { base, origin },
+        (true, None) if at_head => Decision::Append,
+        (true, None) => Decision::Merge { base, origin: Origin::Position(base) },
+        (false, None) => Decision::At { from: Some(base) },
     }
+}
+
+/// The newest state that this device sent after `base` and that arrived, as far as the device does not know.
+fn arrived(log: &Log, claim: &Claim<'_>, base: TxId) -> Option<Origin> {
+    let arrived = claim.pending.iter().filter_map(|state| {
+        let ours = |entry: &&Entry| entry.node_id == claim.device.node_id();
+        let position = log.newest_of(*state).filter(ours).map(|entry| Origin::Position(entry.txid));
+        let merge = log.merges.alias(*state).filter(|merge| merge.device == claim.device);
+        position
+            .into_iter()
+            .chain(merge.map(|merge| Origin::Merged(*merge)))
+            .max_by_key(|origin| origin.txid())
+    });
+    arrived.filter(|origin| origin.txid() > base).max_by_key(|origin| origin.txid())
 }
 
 impl Database {
@@ -154,7 +211,9 @@ impl Database {
         if request.delta.is_none() {
             self.refresh().await?;
             let decision = self.decide_now(request);
-            return self.carry_out(decision, request).await;
+            if !matches!(decision, Decision::Merge { .. }) {
+                return self.carry_out(decision, request).await;
+            }
         }
         if let (true, Some(base), Some(delta)) = (request.confirm, request.base, &request.delta) {
             self.refresh().await?;
@@ -162,10 +221,21 @@ impl Database {
                 return Err(Refusal::EarlierState(entry.position));
             }
         }
+        let mut merging = Merging::default();
         for _ in 0..ATTEMPTS {
             let turn = self.turn.lock().await;
             self.refresh_in_turn().await?;
             let decision = self.decide_now(request);
+            if let Decision::Merge { base, origin } = decision {
+                match self.merge(request, (base, origin), &mut merging).await? {
+                    None => continue,
+                    Some(verdict) => {
+                        drop(turn);
+                        self.snapshot_if_due();
+                        return Ok(verdict);
+                    }
+                }
+            }
             if !matches!(decision, Decision::Append) {
                 drop(turn);
                 return self.carry_out(decision, request).await;
@@ -182,6 +252,7 @@ impl Database {
                         from: Some(head.txid),
                         head: *head,
                         send: None,
+                        merge: None,
                     });
                 }
             }
@@ -191,14 +262,12 @@ impl Database {
 
     fn decide_now(&self, request: &SyncRequest) -> Decision {
         let change = request.delta.as_ref().map(|delta| (delta.page_size, delta.state));
-        self.read(|log| decide(Some(log), request.base, change))
-            .unwrap_or_else(|| decide(None, request.base, change))
+        self.foresee(request.claim(), change)
     }
 
     /// What a body would be good for that says this in its header, as things stand now.
-    pub(super) fn foresee(&self, base: Option<Position>, change: (PageSize, StateHash)) -> Decision {
-        self.read(|log| decide(Some(log), base, Some(change)))
-            .unwrap_or_else(|| decide(None, base, Some(change)))
+    pub(super) fn foresee(&self, claim: Claim<'_>, change: Option<(PageSize, StateHash)>) -> Decision {
+        self.read(|log| decide(Some(log), claim, change)).unwrap_or_else(|| decide(None, claim, change))
     }
 
     async fn carry_out(
@@ -207,11 +276,10 @@ impl Database {
         request: &mut SyncRequest,
     ) -> Result<Verdict, Refusal> {
         let from = match decision {
-            Decision::Append => return Err(Refusal::Busy),
+            Decision::Append | Decision::Merge { .. } => return Err(Refusal::Busy),
             Decision::Refuse(refusal) => return Err(refusal),
-            Decision::Conflict(base) => {
-                let detail = conflict::detail(self, base, request).await?;
-                return Err(Refusal::Conflict(Box::new(detail)));
+            Decision::Merged { base, merge } => {
+                return self.merged(base, request.delta.as_ref(), merge).await;
             }
             Decision::At { from } => from,
         };
@@ -222,6 +290,6 @@ impl Database {
         let (head, images) = self.images_since(from).await?.ok_or_else(lost)?;
         let send = (from != Some(head.txid)).then_some(images);
         let outcome = if send.is_some() { Outcome::Pulled } else { Outcome::UpToDate };
-        Ok(Verdict { outcome, head, from, send })
+        Ok(Verdict { outcome, head, from, send, merge: None })
     }
 }

@@ -1,7 +1,5 @@
 //! A delta that a client sent, read and checked as far as it can be without the database.
 
-use std::ops::Range;
-
 use highwater_ltx::{PageCount, PageIndex, PageNo, PageSize, StateHash};
 use highwater_pages::PageHash;
 use object_store::path::Path;
@@ -53,14 +51,6 @@ impl Delta {
         if let DeltaImages::Staged(staged) = self.images {
             store.remove(&staged.path).await;
         }
-    }
-
-    /// The image of the `at`-th page, when it is in memory.
-    pub(crate) fn image(&self, at: usize) -> Option<&[u8]> {
-        let DeltaImages::Memory(bytes) = &self.images else { return None };
-        let size = self.page_size.as_usize();
-        let place: Range<usize> = at * size..at * size + size;
-        bytes.get(place)
     }
 
     /// Whether every page that a database of this size has and one of `before` pages has not is in

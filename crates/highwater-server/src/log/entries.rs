@@ -14,6 +14,7 @@ use highwater_pages::{PageHash, StateSum};
 
 use super::LIBSQL;
 use super::file::StoredFile;
+use super::merges::Merges;
 use super::table::PageTable;
 use crate::SnapshotPolicy;
 
@@ -53,6 +54,7 @@ pub(crate) struct Log {
     /// When a libSQL client pushed last, in milliseconds since 1970.
     last_libsql_ms: Option<i64>,
     pub(crate) table: PageTable,
+    pub(crate) merges: Merges,
 }
 
 impl Log {
@@ -66,6 +68,7 @@ impl Log {
             entries: vec![first],
             snapshots: BTreeMap::new(),
             table: PageTable::default(),
+            merges: Merges::default(),
         }
     }
 
@@ -127,7 +130,7 @@ impl Log {
 
     /// About how much memory it takes, in bytes: the page table, the indexes of the files, the history.
     pub(crate) fn memory(&self) -> u64 {
-        self.table.memory() + (self.entries.len() as u64) * ENTRY
+        self.table.memory() + self.merges.memory() + (self.entries.len() as u64) * ENTRY
     }
 
     /// Notes a durable snapshot.

@@ -88,6 +88,18 @@ impl StoredFile {
     }
 }
 
+/// The header and the index of any file of pages; `None` when there is no such file.
+pub(crate) async fn header_and_index(store: &Store, path: &Path) -> Result<Option<(Header, PageIndex)>> {
+    let Some(size) = store.size(path).await? else { return Ok(None) };
+    let ranges = [0..size.min(Header::SIZE as u64), size.saturating_sub(TAIL)..size];
+    let mut parts = store.read(path, &ranges).await?.into_iter();
+    let (head, tail) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let header = Header::decode(&head).map_err(|error| Error::undecodable(path, error))?;
+    let index = complete(store, path, size, tail).await?;
+    index.check(&header).map_err(|error| Error::undecodable(path, error))?;
+    Ok(Some((header, index)))
+}
+
 /// The index in the end of a file, reading more of it when it does not fit into `tail`.
 async fn complete(store: &Store, path: &Path, size: u64, tail: Bytes) -> Result<PageIndex> {
     let decode =

@@ -15,10 +15,14 @@ mod entries;
 mod file;
 mod images;
 mod locate;
+mod merge;
+mod merges;
 mod open;
 mod snapshot;
+mod state;
 mod table;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -28,11 +32,12 @@ use highwater_wire::{DbName, LIBSQL_NODE};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use append::{Appended, Plan, Planned, unencodable};
-pub(crate) use decide::{Refusal, SyncRequest, UnknownBase, Verdict};
+pub(crate) use decide::{Claim, Refusal, SyncRequest, UnknownBase, Verdict};
 pub(crate) use delta::{Delta, DeltaImages, Staged};
 pub(crate) use entries::{Entry, Log};
 pub(crate) use images::{Batch, Images, blocking};
 pub(crate) use locate::Located;
+pub(crate) use merges::MergeName;
 pub(crate) use snapshot::snapshot_header;
 
 use crate::libsql::Branches;
@@ -41,8 +46,9 @@ use crate::metrics::Metrics;
 use crate::ready::Ready;
 use crate::share::Shares;
 use crate::store::Store;
-use crate::{DeletionPolicy, Error, LibsqlConfig, Limits, Result, SnapshotPolicy, paths};
+use crate::{DeletionPolicy, Error, LibsqlConfig, Limits, MergeConfig, Result, SnapshotPolicy, paths};
 use file::StoredFile;
+use merges::Merges;
 
 /// Who pushed, in the log, when it was a libSQL client: they have no device id of their own. The node id
 /// in the files reads `libsql`.
@@ -62,6 +68,7 @@ pub(crate) struct Context {
     pub(crate) ready: Ready,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) libsql: LibsqlConfig,
+    pub(crate) merge: MergeConfig,
     pub(crate) deletion: DeletionPolicy,
     /// Work that outlives a connection: pushes being made durable, snapshots being written.
     pub(crate) tasks: TaskTracker,
@@ -184,6 +191,13 @@ impl Database {
                 Log::append(log, header.page_size, entry, &index, &[]);
                 Ok::<_, Error>(())
             })?;
+            // It may be a merge, and then its record is there: it came first.
+            let merges = store.list(&paths::merges(&self.name)).await?;
+            self.write(|log| {
+                if let Some(log) = log {
+                    log.merges = Merges::of(&merges, |txid| log.entry(txid));
+                }
+            });
         }
     }
 
@@ -259,6 +273,21 @@ impl Database {
         Ok(self
             .read(|log| pages.filter_map(|page| Some((page, log.table.hash(page)?))).collect())
             .unwrap_or_default())
+    }
+
+    /// Where those pages of the head stand; `None` when the head is another one by now.
+    pub(crate) fn images_of_head(&self, head: TxId, pages: &BTreeSet<PageNo>) -> Option<Images> {
+        let found = self.read(|log| {
+            let list = pages.iter().filter_map(|page| log.table.image(*page)).collect();
+            let files = log.table.files().to_vec();
+            (log.head().txid == head).then(|| Images {
+                db: self.name.clone(),
+                page_size: log.page_size,
+                files,
+                list,
+            })
+        });
+        found.flatten()
     }
 
     /// One page of the head, canonical; `None` when it has no such page.

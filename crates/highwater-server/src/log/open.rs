@@ -19,6 +19,7 @@ use object_store::ObjectMeta;
 use super::entries::{Entry, Log};
 use super::file::StoredFile;
 use super::images::{ImageAt, Images};
+use super::merges::Merges;
 use super::table::PageTable;
 use crate::store::Store;
 use crate::{Error, Result, paths};
@@ -28,8 +29,10 @@ const AT_ONCE: usize = 16;
 
 /// Opens a database; `None` when the store has nothing of it.
 pub(crate) async fn open(store: &Store, db: &DbName) -> Result<Option<Log>> {
-    let (pushes, snapshots) = (paths::pushes(db), paths::snapshots(db));
+    let (pushes, snapshots, merges) = (paths::pushes(db), paths::snapshots(db), paths::merges(db));
+    // Records come before their entries: listed after them, none is missing.
     let (pushes, snapshots) = tokio::try_join!(store.list(&pushes), store.list(&snapshots))?;
+    let merges = store.list(&merges).await?;
     let (pushes, snapshots) = (sizes(&pushes, false)?, sizes(&snapshots, true)?);
     kill_point("server-open-listed");
     let newest = snapshots.last_key_value().map(|(txid, _)| *txid);
@@ -77,6 +80,7 @@ pub(crate) async fn open(store: &Store, db: &DbName) -> Result<Option<Log>> {
         for (txid, size) in snapshots {
             log.add_snapshot(Arc::new(StoredFile::unread(true, txid, size)));
         }
+        log.merges = Merges::of(&merges, |txid| log.entry(txid));
         log
     }))
 }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use axum::body::Body;
-use highwater_ltx::{Decoder, DeviceId, Encoder, Header, PageEncoding, PageNo, Position};
+use highwater_ltx::{Decoder, Encoder, Header, PageEncoding, PageNo};
 use highwater_pages::{PageHash, kill_point, page_hash};
 use highwater_wire::ZSTD_WINDOW_LOG_MAX;
 use tokio::runtime::Handle;
@@ -13,7 +13,7 @@ use super::body::{BodyFault, Limited};
 use super::check::{header_fault, page_fault};
 use super::{Encoding, Incoming};
 use crate::buffers::ChannelWriter;
-use crate::log::{Database, Delta, DeltaImages, Plan, Planned, Refusal, Staged};
+use crate::log::{Claim, Database, Delta, DeltaImages, Plan, Planned, Refusal, Staged};
 use crate::share::Charge;
 use crate::{Error, Limits, paths, staging};
 
@@ -78,7 +78,7 @@ pub(crate) async fn receive(
     db: &Arc<Database>,
     body: Body,
     encoding: Encoding,
-    (base, device): (Option<Position>, DeviceId),
+    claim: Claim<'_>,
     charge: &Charge,
 ) -> Result<Option<Delta>, PushError> {
     let limits = &db.context.limits;
@@ -99,7 +99,7 @@ pub(crate) async fn receive(
         Begun::Whole(delta) => return Ok(Some(*delta)),
         Begun::Large(decoder) => decoder,
     };
-    large(db, *decoder, base, device).await.map(Some)
+    large(db, *decoder, claim).await.map(Some)
 }
 
 enum Begun {
@@ -192,19 +192,14 @@ fn delta(header: &Header, pages: Vec<(PageNo, PageHash)>, images: DeltaImages) -
 
 /// Reads a body that is too large for memory: into a file of the store if it has a chance to be
 /// accepted, else only to check it.
-async fn large(
-    db: &Arc<Database>,
-    decoder: BodyDecoder,
-    base: Option<Position>,
-    device: DeviceId,
-) -> Result<Delta, PushError> {
+async fn large(db: &Arc<Database>, decoder: BodyDecoder, claim: Claim<'_>) -> Result<Delta, PushError> {
     let header = *decoder.header();
     let pages = announced(&header).unwrap_or(0);
     let state = delta(&header, Vec::new(), DeltaImages::Dropped).state;
-    match db.plan(base, (header.page_size, state)).await? {
+    match db.plan(claim, (header.page_size, state)).await? {
         Plan::Check => blocking(move || check_only(decoder)).await,
         Plan::Write(planned) => {
-            let ours = planned.header(header.page_size, header.commit, pages, device, state);
+            let ours = planned.header(header.page_size, header.commit, pages, claim.device, state);
             let path = paths::upload(&db.name, staging::unique());
             let written = staging::write(&db.context, &path, move |writer| {
                 transcode(decoder, writer, ours, pages).map(|(pages, finished)| (pages, finished, planned))
