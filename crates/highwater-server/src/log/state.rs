@@ -23,10 +23,13 @@ use crate::{Error, Result};
 /// How many bytes of pages are kept for states that are read together.
 const KEPT_BYTES: usize = 32 << 20;
 
+/// By file and place.
+type Read = HashMap<(Path, u64), Arc<Vec<u8>>>;
+
 /// Pages that were read, for states that are read together: where two states have the same page, it is read once.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    pages: Mutex<HashMap<(Path, u64), Arc<Vec<u8>>>>,
+    pages: Mutex<Read>,
 }
 
 /// Pages on top of a position.
@@ -192,7 +195,7 @@ impl State {
 }
 
 impl Kept {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(Path, u64), Arc<Vec<u8>>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Read> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
