@@ -59,6 +59,10 @@ keys! {
         "No new generation begins before libSQL clients have not pushed for so long.";
     "libsql.host_label" Plain config.libsql.host_label
         "Take a database's name from the first label of the host when a libSQL client's path has none.";
+    "merge.policy" Plain config.merge.policy
+        "What stays where two devices changed the same thing: last-push-wins, first-push-wins, or fail (refuse the push); a request can say otherwise.";
+    "merge.databases" Plain config.merge.databases
+        "The same for single databases, as a list of NAME=POLICY.";
     "snapshot.max_files" Plain config.snapshot.max_files
         "Write a snapshot of a database after this many pushes.";
     "snapshot.outweigh" Plain config.snapshot.outweigh

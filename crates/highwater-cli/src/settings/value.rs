@@ -7,11 +7,14 @@
 //! | time | `90` (seconds), `90s`, `1m 30s`, `500ms` |
 //! | switch | `true`, `false` |
 //! | text | as it is |
+//! | list | `["a", "b"]` in the file, `a,b` elsewhere |
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use highwater_server::StoreUrl;
+use highwater_wire::{DbName, MergePolicy};
 
 use crate::logging::LogFormat;
 
@@ -100,6 +103,44 @@ impl Setting for StoreUrl {
 
     fn write(&self, _: Kind) -> Option<String> {
         Some(quoted(&self.to_string()))
+    }
+}
+
+impl Setting for MergePolicy {
+    fn read(raw: &Raw, _: Kind) -> Result<Self, String> {
+        raw.text()?.parse().map_err(|_| "it is none of last-push-wins, first-push-wins and fail".to_owned())
+    }
+
+    fn write(&self, _: Kind) -> Option<String> {
+        Some(quoted(self.as_str()))
+    }
+}
+
+/// Policies of single databases: a list of `NAME=POLICY`, on the command line separated by commas.
+impl Setting for BTreeMap<String, MergePolicy> {
+    fn read(raw: &Raw, kind: Kind) -> Result<Self, String> {
+        let items: Vec<&str> = match raw {
+            Raw::List(items) => items.iter().map(String::as_str).collect(),
+            Raw::Text(text) => text.split(',').filter(|item| !item.trim().is_empty()).collect(),
+        };
+        let mut policies = Self::new();
+        for item in items {
+            let (name, policy) = item.split_once('=').ok_or_else(|| {
+                format!("{item:?} is not NAME=POLICY, such as \"team/app=first-push-wins\"")
+            })?;
+            let name: DbName =
+                name.trim().parse().map_err(|error: highwater_wire::InvalidName| error.to_string())?;
+            let policy = MergePolicy::read(&Raw::Text(policy.to_owned()), kind)?;
+            if policies.insert(name.to_string(), policy).is_some() {
+                return Err(format!("{name} is named twice"));
+            }
+        }
+        Ok(policies)
+    }
+
+    fn write(&self, _: Kind) -> Option<String> {
+        let items = self.iter().map(|(name, policy)| toml::Value::String(format!("{name}={policy}")));
+        Some(toml::Value::Array(items.collect()).to_string())
     }
 }
 
@@ -228,6 +269,20 @@ mod tests {
         assert_eq!(read("500ms"), Ok(Duration::from_millis(500)));
         assert!(read("soon").is_err());
         assert_eq!(Duration::from_secs(90).write(Kind::Plain).unwrap(), "\"1m 30s\"");
+    }
+
+    #[test]
+    fn policies_of_databases_are_a_list() {
+        let read = |raw| BTreeMap::<String, MergePolicy>::read(&raw, Kind::Plain);
+        let both =
+            read(Raw::List(vec!["team/app=fail".to_owned(), "b = first-push-wins".replace(" = ", "=")]));
+        assert_eq!(read(text("team/app=fail,b=first-push-wins")), both);
+        let both = both.unwrap();
+        assert_eq!(both["team/app"], MergePolicy::Fail);
+        assert_eq!(both.write(Kind::Plain).unwrap(), r#"["b=first-push-wins", "team/app=fail"]"#);
+        for wrong in ["app", "app=win", "../x=fail", "a=fail,a=fail"] {
+            assert!(read(text(wrong)).is_err(), "{wrong}");
+        }
     }
 
     #[test]

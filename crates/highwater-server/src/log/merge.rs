@@ -14,7 +14,7 @@ use highwater_ltx::{DeviceId, PageNo, StateHash, TxId};
 use highwater_merge::{Merged, Options, Sides};
 use highwater_pages::owners::PageSource;
 use highwater_pages::{PageHash, StateSum, kill_point, page_hash};
-use highwater_wire::{MergePolicy, MergeRecord, Outcome};
+use highwater_wire::{CannotMerge, MergePolicy, MergeRecord, Outcome};
 
 use super::append::Appended;
 use super::decide::{Refusal, SyncRequest, Verdict};
@@ -177,11 +177,16 @@ impl Database {
         };
         let policy = change.policy;
         let kept_sides = sides.clone();
-        let merged = blocking(move || {
-            highwater_merge::merge(&sides, &Options { policy, renumbered })
-                .map_err(|error| Error::Run(std::io::Error::other(error)))
-        })
-        .await?;
+        let merged =
+            blocking(move || match highwater_merge::merge(&sides, &Options { policy, renumbered }) {
+                Ok(merged) => Ok(merged),
+                Err(highwater_merge::Error::Read(error)) => Err(Error::Run(error)),
+                // Whoever pushed it has to mend it: trying again does not help.
+                Err(error) => {
+                    Ok(Merged::Refused(CannotMerge { object: None, reason: crate::error::chain(&error) }))
+                }
+            })
+            .await?;
         match merged {
             Merged::Done(merge) => {
                 tracing::debug!(
