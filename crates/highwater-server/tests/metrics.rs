@@ -63,7 +63,7 @@ async fn what_was_done_is_counted() {
     assert_eq!(native("frames_sent"), 2.0);
     assert!(native("received_bytes") > sent, "{text}");
     assert!(native("sent_bytes") > 0.0);
-    assert_eq!(value(&text, r#"highwater_refusals_total{code="conflict"}"#), 1.0);
+    assert_eq!(value(&text, r#"highwater_refusals_total{code="cannot_merge"}"#), 1.0);
     assert_eq!(value(&text, r#"highwater_request_seconds_count{route="sync"}"#), 5.0);
     assert_eq!(value(&text, r#"highwater_store_seconds_count{operation="create"}"#), 2.0);
     assert_eq!(value(&text, "highwater_databases_open"), 1.0);

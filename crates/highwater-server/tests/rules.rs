@@ -97,7 +97,7 @@ async fn going_back_to_an_older_content_is_a_change() {
 }
 
 #[tokio::test]
-async fn two_writers_are_a_conflict_that_stores_nothing_and_says_where() {
+async fn what_cannot_be_merged_stores_nothing_and_says_where_both_wrote() {
     let rig = Rig::memory();
     let first = Image::new(512, 6, 1);
     let base = rig.sync("db", DEVICE_A, None, first.body(None)).await.position();
@@ -108,7 +108,8 @@ async fn two_writers_are_a_conflict_that_stores_nothing_and_says_where() {
     assert_eq!(conflict.status, 409);
     assert_eq!(conflict.head, Some(head));
     let error = conflict.error();
-    assert_eq!(error.code, ErrorCode::Conflict);
+    // Pages that are no database are not merged.
+    assert_eq!(error.code, ErrorCode::CannotMerge);
     let detail = error.conflict.unwrap();
     assert_eq!((detail.local_pages, detail.remote_pages, detail.both_pages), (2, 2, vec![3]));
     assert_eq!(detail.devices, vec!["000000000000000a".to_owned()]);

@@ -92,8 +92,9 @@ impl Failure {
         )
     }
 
-    fn with_head(mut self, head: Position) -> Self {
-        self.headers.push((HeaderName::from_static(HEAD), head.to_string()));
+    fn with_head(mut self, head: impl Into<Option<Position>>) -> Self {
+        let head = head.into().map(|head| (HeaderName::from_static(HEAD), head.to_string()));
+        self.headers.extend(head);
         self
     }
 
@@ -183,13 +184,16 @@ impl From<Refusal> for Failure {
                 ),
             ),
             Refusal::Conflict(detail) => Self::conflict(*detail),
-            Refusal::CannotMerge(why) => {
+            Refusal::CannotMerge(refused) => {
+                let (detail, why) = *refused;
                 let object = why.object.as_ref().map(|object| format!(" ({object})")).unwrap_or_default();
                 let message = format!(
                     "both this copy and the server changed, and that cannot be merged{object}: {}; nothing was stored, nothing is lost",
                     why.reason
                 );
-                Self { cannot_merge: Some(why), ..Self::new(ErrorCode::CannotMerge, message) }
+                let head = Position::try_from(&detail.head).ok();
+                let failure = Self::new(ErrorCode::CannotMerge, message).with_head(head);
+                Self { conflict: Some(Box::new(detail)), cannot_merge: Some(Box::new(why)), ..failure }
             }
             Refusal::TooLarge { limit } => Self::too_large(limit),
             Refusal::WrongPageSize { database, sent } => Self::new(

@@ -56,7 +56,7 @@ pub(super) async fn sync(
             return Err(caller.needs_create(name));
         }
     }
-    let result = receive_and_sync(&db, claim, body, encoding).await;
+    let result = receive_and_sync(&db, (claim, device), body, encoding).await;
     if !db.exists() {
         app.registry.forget(name);
     }
@@ -67,14 +67,13 @@ pub(super) async fn sync(
 
 async fn receive_and_sync(
     db: &Arc<Database>,
-    request: SyncRequest,
+    (request, device): (SyncRequest, Option<DeviceId>),
     body: Body,
     encoding: Encoding,
 ) -> Result<Verdict, Failure> {
     // Held until the push is done.
     let charge = db.context.shares.incoming.charge(db.context.limits.body_memory as u64);
     let delta = push::receive(db, body, encoding, request.claim(), &charge).await?;
-    let device = (request.device != DeviceId(0)).then_some(request.device);
     if (delta.is_some() || !request.pending.is_empty()) && device.is_none() {
         return Err(Failure::bad_request(format!(
             "a push says which copy it comes from: the header {DEVICE} is missing"

@@ -83,7 +83,7 @@ pub(crate) enum Refusal {
     /// Both sides changed, and the policy is not to merge what meets.
     Conflict(Box<(ConflictDetail, Vec<Conflict>)>),
     /// Both sides changed, and that cannot be merged.
-    CannotMerge(Box<CannotMerge>),
+    CannotMerge(Box<(ConflictDetail, CannotMerge)>),
     /// More than the server takes, in bytes.
     TooLarge { limit: u64 },
     /// The database has another page size.

@@ -204,7 +204,8 @@ impl Database {
                     db = %self.name, device = %change.device, object = why.object.as_deref(), reason = %why.reason,
                     "a push cannot be merged; nothing is stored"
                 );
-                Err(Refusal::CannotMerge(Box::new(why)))
+                let detail = conflict::detail(self, change, &kept_sides).await?;
+                Err(Refusal::CannotMerge(Box::new((detail, why))))
             }
         }
     }
