@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{admin, clone, demo, health, keygen, log, restore, serve, status, sync, token, verify};
+use crate::commands::{
+    admin, clone, conflicts, demo, health, keygen, log, restore, serve, status, sync, token, verify,
+};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 
@@ -54,6 +56,7 @@ pub(crate) enum Command {
     Clone(clone::Clone),
     Status(status::Status),
     Log(log::Log),
+    Conflicts(conflicts::Conflicts),
     Restore(restore::Restore),
     Verify(verify::Verify),
     Admin(admin::Admin),
@@ -75,7 +78,7 @@ Exit codes:
   0  done
   1  failed; the message says what to do
   2  wrong usage: an option, a URL or a name
-  3  conflict: this device and another both changed the database; nothing was lost
+  3  conflict: this device and another changed the same, or what cannot be merged; nothing was lost
   4  offline: the server could not be reached; local work goes on
 
 Environment:

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod clone;
+pub(crate) mod conflicts;
 pub(crate) mod demo;
 pub(crate) mod health;
 pub(crate) mod keygen;
@@ -32,6 +33,7 @@ pub(crate) fn run(command: Command, global: &Global, out: &Output) -> Result<(),
         Command::Clone(clone) => clone.run(out),
         Command::Status(status) => status.run(out),
         Command::Log(log) => log.run(out),
+        Command::Conflicts(conflicts) => conflicts.run(out),
         Command::Restore(restore) => restore.run(out),
         Command::Admin(admin) => admin.run(out),
         Command::Verify(verify) => verify.run(out),

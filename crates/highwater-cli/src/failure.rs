@@ -46,6 +46,9 @@ pub(crate) struct Failure {
     /// With code `conflict`: positions, pages and tables.
     #[serde(skip_serializing_if = "Option::is_none")]
     conflict: Option<Box<highwater::ConflictDetail>>,
+    /// With code `conflict`: where the two changes meet, if the server said it.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    conflicts: Box<[highwater::Conflict]>,
     /// All that there is to tell has been told, or nobody is there to be told.
     #[serde(skip)]
     silent: bool,
@@ -60,6 +63,7 @@ impl Failure {
             hint: None,
             causes: Vec::new(),
             conflict: None,
+            conflicts: Box::default(),
             silent: false,
         }
     }
@@ -149,7 +153,8 @@ impl From<Error> for Failure {
         let (code, message, hint) = describe(&error);
         let mut failure = Self::new(exit, code, message);
         failure.hint = hint;
-        if let Error::Conflict { detail, .. } = &error {
+        if let Error::Conflict { detail, conflicts, .. } = &error {
+            failure.conflicts = conflicts.clone().into_boxed_slice();
             failure.conflict = Some(detail.clone());
         }
         match error.source() {
@@ -186,6 +191,20 @@ fn describe(error: &Error) -> (&'static str, String, Option<String>) {
                 db.display()
             ),
             advice.clone(),
+        ),
+        Error::CannotMerge { db, object, reason, advice } => (
+            "cannot_merge",
+            format!(
+                "both this device and another have changed {} since the last sync, and that cannot be merged: {}{reason}; nothing was pushed and nothing was lost",
+                db.display(),
+                object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default(),
+            ),
+            advice.clone(),
+        ),
+        Error::UnknownMerge { remote, message } => (
+            "unknown_merge",
+            format!("{remote}: {message}"),
+            format!("see what there is: highwater conflicts list {remote} --all"),
         ),
         Error::Stranger { db, remote, advice } => (
             "stranger",

@@ -71,9 +71,7 @@ impl Changes for InPages {
     }
 
     fn head(&self, base: Option<&str>, head: Option<&str>) -> Result<Vec<RowKey>> {
-        // A table that local renamed has its old name there.
-        let old = head.filter(|name| self.head.new.contains_key(&name.to_ascii_lowercase())).or(base);
-        self.head.rows(base, old)
+        self.head.rows(base, head)
     }
 }
 

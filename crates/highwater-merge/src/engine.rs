@@ -27,9 +27,10 @@ pub(crate) fn run(cx: &Context<'_>, known: &[Renumbered]) -> Step<Outcome> {
     let plan = schema::plan_and_apply(cx)?;
     let tables = open(cx, &plan)?;
     let mut outcome = rows(cx, &tables, known)?;
+    let mut conflicts = plan.conflicts.clone();
+    conflicts.extend(schema::finish(cx, &plan)?);
     virtuals::after_rows(cx, &plan)?;
     finish::sequences(cx, &tables)?;
-    let mut conflicts = plan.conflicts.clone();
     conflicts.extend(finish::versions(cx)?);
     finish::cookie(cx, &head_schema, head_cookie)?;
     conflicts.append(&mut outcome.conflicts);

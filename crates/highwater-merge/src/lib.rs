@@ -14,6 +14,7 @@ mod finish;
 mod foreign;
 mod ids;
 mod pairs;
+mod rows_by_key;
 mod schema;
 mod sql;
 mod table;

@@ -251,7 +251,7 @@ impl Table<'_> {
 
 /// Where rows of a table without any key went at the head: from base's rowid to the head's.
 fn moves(cx: &Context<'_>, table: &Table<'_>) -> Step<HashMap<i64, i64>> {
-    let keys = cx.changes.head(table.map.base.as_deref(), table.map.head.as_deref())?;
+    let keys = cx.changes.head(table.map.base.as_deref(), table.map.old_head.as_deref())?;
     let base = read(cx, table, Side::Base, &keys)?;
     let head = read(cx, table, Side::Head, &keys)?;
     let same = same_content(&base, &head, |at| table.shared(at, Side::Head));

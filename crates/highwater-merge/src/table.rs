@@ -44,7 +44,6 @@ pub(crate) enum Keys {
     OwnTree,
     /// They are these rowids, of rows that may have changed between base and local, ascending: for virtual tables,
     /// whose rows are read and written through them by rowid.
-    #[allow(dead_code, reason = "virtual tables are the first to give them")]
     Given(Vec<i64>),
 }
 
@@ -55,6 +54,8 @@ pub(crate) struct TableMap {
     pub(crate) local: Option<String>,
     /// In the merged schema. Absent: there is no such table, and what local changed in it has no place.
     pub(crate) head: Option<String>,
+    /// At the head before the merge, as [`crate::changes::Changes::head`] wants it.
+    pub(crate) old_head: Option<String>,
     /// In the order of the head's columns, then those that the head lacks. Hidden columns of virtual tables are
     /// left out.
     pub(crate) columns: Vec<ColumnMap>,
@@ -78,6 +79,10 @@ pub(crate) struct Plan {
     pub(crate) tables: Vec<TableMap>,
     /// What could not be kept of the schema.
     pub(crate) conflicts: Vec<Conflict>,
+    /// What of the schema waits until the rows are merged.
+    pub(crate) later: crate::schema::Later,
+    /// What becomes of virtual tables when the rows are merged.
+    pub(crate) virtuals: Vec<crate::virtuals::Task>,
 }
 
 /// Why a step did not come to its end.

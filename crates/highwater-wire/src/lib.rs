@@ -12,6 +12,7 @@ mod error;
 mod locate;
 mod merge;
 mod name;
+mod put_back;
 mod remote;
 mod value;
 

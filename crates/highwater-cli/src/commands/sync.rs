@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use highwater::{Action, Builder, Database, Moved, SyncOutcome, WatchOptions};
+use highwater::{Action, Builder, Database, MergePolicy, Moved, SyncOutcome, WatchOptions};
 use serde::Serialize;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, quoted};
 use crate::output::{Bytes, Output, count, remark, took};
 use crate::progress::Bar;
 use crate::remote::{Access, Patience, possible};
@@ -20,6 +20,9 @@ use crate::signals::Stop;
 /// request. The URL is needed once: it is remembered in a small file beside the database. A name
 /// that the server does not know yet is created from the local file; a local file that does not exist
 /// yet is made from the server's database.
+///
+/// When both sides changed, the server merges them row by row and column by column, and the local file
+/// becomes the result. What could not be kept is recorded: see `highwater conflicts`.
 ///
 /// The application may go on reading and writing the file while it is synced.
 #[derive(Debug, Args)]
@@ -37,6 +40,9 @@ pub(crate) struct Sync {
     /// Forget what the last sync knew of the server, and push anew what it lost
     #[arg(long)]
     forget: bool,
+    /// Which side wins where both changed the same: last-push-wins, first-push-wins, or fail (do not merge)
+    #[arg(long, value_name = "POLICY")]
+    policy: Option<MergePolicy>,
     /// Go on: sync at every interval and soon after each local commit, until Ctrl-C
     #[arg(long)]
     watch: bool,
@@ -54,9 +60,13 @@ Examples:
   highwater sync app.db --remote https://db.example.org/app    # the first time
   highwater sync app.db                                        # from then on
   highwater sync app.db --watch                                # beside a running application
+  highwater sync app.db --policy fail                          # conflicts are for me to decide
   highwater sync app.db --json
 
 Exit codes: 0 synced, 1 failed, 2 wrong usage, 3 conflict, 4 offline.";
+
+/// Conflicts that are told in one line each; `highwater conflicts` tells all of them.
+const SHOWN: usize = 5;
 
 /// What is printed with `--json`.
 #[derive(Serialize)]
@@ -78,6 +88,9 @@ impl Sync {
             .on_progress(move |progress| reports.report(progress));
         if let Some(url) = &self.remote {
             builder = builder.remote(url);
+        }
+        if let Some(policy) = self.policy {
+            builder = builder.merge_policy(policy);
         }
         let db = self.patience.apply(self.access.apply(builder)).open()?;
         if self.watch {
@@ -106,16 +119,37 @@ fn sentence(file: &Path, db: &Database, outcome: &SyncOutcome) -> String {
     let sent = moved(outcome.pushed);
     let received = moved(outcome.pulled);
     let time = took(outcome.elapsed);
-    match outcome.action {
+    let told = match outcome.action {
         Action::UpToDate => format!("Up to date: {file} and {remote} are both{at}."),
         Action::Pushed => format!("Pushed {sent} to {remote} in {time}; both are{at}."),
         Action::Pulled => format!("Pulled {received} from {remote} in {time}; both are{at}."),
         Action::Bootstrapped => format!("Copied {remote} to {file}: {received} in {time}; both are{at}."),
         Action::NothingYet => format!("Nothing to sync yet: neither {file} nor {remote} has any content."),
+        Action::Merged => {
+            format!("Merged with {remote} in {time}: sent {sent}, received {received}; both are{at}.")
+        }
         _ => {
             format!("Synced {file} with {remote} in {time}: sent {sent}, received {received}; both are{at}.")
         }
+    };
+    told + &conflicts(file.to_string(), outcome)
+}
+
+/// What a merge could not keep, line by line, and where to see more.
+fn conflicts(file: String, outcome: &SyncOutcome) -> String {
+    if outcome.conflict_count == 0 {
+        return String::new();
     }
+    let mut lines = vec![String::new()];
+    let shown = outcome.conflicts.iter().take(SHOWN);
+    lines.extend(shown.map(|conflict| format!("  {}: {}", conflict.table, conflict.message)));
+    let txid = outcome.txid.map(|txid| txid.0.to_string()).unwrap_or_default();
+    lines.push(format!(
+        "{} recorded: highwater conflicts show {} {txid}",
+        count(outcome.conflict_count, "conflict"),
+        quoted(Path::new(&file)),
+    ));
+    lines.join("\n")
 }
 
 fn moved(moved: Moved) -> String {

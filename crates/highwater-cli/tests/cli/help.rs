@@ -2,8 +2,19 @@
 
 use crate::support::{Folder, check, highwater};
 
-const COMMANDS: [&str; 12] = [
-    "demo", "serve", "health", "sync", "clone", "status", "log", "restore", "verify", "admin", "keygen",
+const COMMANDS: [&str; 13] = [
+    "demo",
+    "serve",
+    "health",
+    "sync",
+    "clone",
+    "status",
+    "log",
+    "conflicts",
+    "restore",
+    "verify",
+    "admin",
+    "keygen",
     "token",
 ];
 
@@ -37,6 +48,16 @@ fn the_help_of_what_is_done_with_tokens_has_examples() {
         let long = highwater(folder.path(), &format!("token {action} --help")).expect(0);
         assert!(long.stdout.contains("Examples:"), "{action}");
         check(&format!("help_token_{action}"), &long.stdout);
+    }
+}
+
+#[test]
+fn the_help_of_what_is_done_with_conflicts_has_examples() {
+    let folder = Folder::new();
+    for action in ["list", "show", "resolve"] {
+        let long = highwater(folder.path(), &format!("conflicts {action} --help")).expect(0);
+        assert!(long.stdout.contains("Examples:"), "{action}");
+        check(&format!("help_conflicts_{action}"), &long.stdout);
     }
 }
 
