@@ -92,7 +92,8 @@ pub enum Key {
     Values(Vec<SqlValue>),
 }
 
-/// A row that differs.
+/// A row that is stored with other content. To SQL it can still be the same: after `ALTER TABLE … ADD COLUMN`, rows have
+/// the new column's default without storing it, until they are written again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowChange {
     /// Which row. Keys that are equal to SQL and are not stored alike (`'a'` and `'A'` with `NOCASE`) are two.

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use highwater_wire::SqlValue;
 
 use crate::header::Encoding;
+use crate::record::utf8;
 
 /// How a column of a key is ordered, as `PRAGMA index_xinfo` tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,25 +39,28 @@ impl Collation {
         found.map_or(Self::Other, |(_, collation)| collation)
     }
 
+    /// The order of two texts as they are stored.
     fn compare(self, left: &[u8], right: &[u8], encoding: Encoding) -> Ordering {
-        match self {
-            Self::Binary | Self::Other => match encoding {
-                Encoding::Utf8 => left.cmp(right),
-                // SQLite compares the bytes as they are stored.
-                Encoding::Utf16Le => units(left).map(u16::swap_bytes).cmp(units(right).map(u16::swap_bytes)),
-                Encoding::Utf16Be => units(left).cmp(units(right)),
-            },
-            Self::NoCase => {
-                let lower = |text: &'_ [u8]| text.to_ascii_lowercase();
-                lower(left).cmp(&lower(right))
-            }
-            Self::Rtrim => trimmed(left).cmp(trimmed(right)),
+        if matches!(self, Self::Binary | Self::Other) {
+            return left.cmp(right);
         }
+        let (left, right) = (utf8(left, encoding), utf8(right, encoding));
+        if self == Self::NoCase { no_case(&left, &right) } else { trimmed(&left).cmp(trimmed(&right)) }
     }
 }
 
-fn units(text: &[u8]) -> impl Iterator<Item = u16> {
-    String::from_utf8_lossy(text).encode_utf16().collect::<Vec<_>>().into_iter()
+/// As SQLite does it: what comes behind a zero byte does not count, but for its length.
+fn no_case(left: &[u8], right: &[u8]) -> Ordering {
+    for (here, there) in left.iter().zip(right) {
+        let order = here.to_ascii_lowercase().cmp(&there.to_ascii_lowercase());
+        if order.is_ne() {
+            return order;
+        }
+        if *here == 0 {
+            break;
+        }
+    }
+    left.len().cmp(&right.len())
 }
 
 fn trimmed(text: &[u8]) -> &[u8] {
@@ -69,7 +73,7 @@ pub(crate) fn is_known(key: &[KeyColumn]) -> bool {
     !key.is_empty() && key.iter().all(|column| column.collation != Collation::Other)
 }
 
-/// The order of two keys.
+/// The order of two keys, their text as it is stored.
 pub(crate) fn compare(
     left: &[SqlValue],
     right: &[SqlValue],

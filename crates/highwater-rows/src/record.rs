@@ -2,6 +2,8 @@
 //!
 //! Format: <https://www.sqlite.org/fileformat2.html#record_format>.
 
+use std::borrow::Cow;
+
 use highwater_wire::SqlValue;
 
 use crate::error::{Result, damaged};
@@ -34,7 +36,8 @@ fn prefix(snapshots: &Snapshots<'_>, side: Side, node: &Node, cell: usize, wante
     Ok(bytes)
 }
 
-/// The first `columns` values of the record in a cell, or all of them if it has fewer.
+/// The first `columns` values of the record in a cell, or all of them if it has fewer. Text is as it is stored; see
+/// [`decoded`].
 pub(crate) fn values(
     snapshots: &Snapshots<'_>,
     side: Side,
@@ -42,7 +45,6 @@ pub(crate) fn values(
     cell: usize,
     columns: usize,
 ) -> Result<Vec<SqlValue>> {
-    let encoding = snapshots.header(side).map(|header| header.encoding).unwrap_or_default();
     let what = "has a row whose values do not fit into it";
     let cut_off = || damaged(node.page, what);
     let mut bytes = prefix(snapshots, side, node, cell, 9)?;
@@ -72,12 +74,12 @@ pub(crate) fn values(
         .map(|(serial, start, end)| {
             let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
             let value = range.and_then(|(start, end)| bytes.get(start..end));
-            value.map_or_else(|| damaged(node.page, what), |bytes| Ok(value_of(serial, bytes, encoding)))
+            value.map_or_else(|| damaged(node.page, what), |bytes| Ok(value_of(serial, bytes)))
         })
         .collect()
 }
 
-fn value_of(serial: u64, bytes: &[u8], encoding: Encoding) -> SqlValue {
+fn value_of(serial: u64, bytes: &[u8]) -> SqlValue {
     match serial {
         0 => SqlValue::Null,
         1..=6 => SqlValue::Integer(integer(bytes)),
@@ -85,7 +87,7 @@ fn value_of(serial: u64, bytes: &[u8], encoding: Encoding) -> SqlValue {
         8 => SqlValue::Integer(0),
         9 => SqlValue::Integer(1),
         _ if serial.is_multiple_of(2) => SqlValue::Blob(bytes.to_vec()),
-        _ => SqlValue::Text(utf8(bytes, encoding)),
+        _ => SqlValue::Text(bytes.to_vec()),
     }
 }
 
@@ -95,15 +97,26 @@ fn integer(bytes: &[u8]) -> i64 {
     bytes.iter().fold(if negative { -1 } else { 0 }, |value, byte| value << 8 | i64::from(*byte))
 }
 
-fn utf8(bytes: &[u8], encoding: Encoding) -> Vec<u8> {
+/// The values with their text in UTF-8.
+pub(crate) fn decoded(mut values: Vec<SqlValue>, encoding: Encoding) -> Vec<SqlValue> {
+    for value in &mut values {
+        if let SqlValue::Text(bytes) = value {
+            *bytes = utf8(bytes, encoding).into_owned();
+        }
+    }
+    values
+}
+
+/// Text in UTF-8. What is not valid UTF-8 is kept, what is not valid UTF-16 cannot be.
+pub(crate) fn utf8(bytes: &[u8], encoding: Encoding) -> Cow<'_, [u8]> {
     let (pairs, _) = bytes.as_chunks::<2>();
     let join = |unit: fn([u8; 2]) -> u16| {
         let units = pairs.iter().map(|pair| unit(*pair));
         char::decode_utf16(units).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)).collect::<String>()
     };
     match encoding {
-        Encoding::Utf8 => bytes.to_vec(),
-        Encoding::Utf16Le => join(u16::from_le_bytes).into_bytes(),
-        Encoding::Utf16Be => join(u16::from_be_bytes).into_bytes(),
+        Encoding::Utf8 => Cow::Borrowed(bytes),
+        Encoding::Utf16Le => Cow::Owned(join(u16::from_le_bytes).into_bytes()),
+        Encoding::Utf16Be => Cow::Owned(join(u16::from_be_bytes).into_bytes()),
     }
 }

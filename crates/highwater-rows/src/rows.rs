@@ -82,7 +82,9 @@ impl Comparison<'_, '_> {
             let (before, after) = (row(Side::Before), row(Side::After));
             if self.differ(before, after)? {
                 let (before, after) = (before.is_some(), after.is_some());
-                found.push(RowChange { key: Key::Values(key), before, after });
+                let side = if before { Side::Before } else { Side::After };
+                let key = Key::Values(record::decoded(key, self.snapshots.encoding(side)));
+                found.push(RowChange { key, before, after });
             }
         }
         Ok(found)

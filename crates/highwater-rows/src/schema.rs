@@ -35,7 +35,7 @@ pub fn schema(pages: &dyn PageSource) -> Result<Vec<SchemaRow>> {
     crate::tree::leaves(&snapshots, Side::Before, FIRST, Shape::Table, &mut |node| {
         for cell in 0..node.cells {
             let values = record::values(&snapshots, Side::Before, node, cell, 5)?;
-            rows.extend(row(values));
+            rows.extend(row(record::decoded(values, snapshots.encoding(Side::Before))));
         }
         Ok(true)
     })?;

@@ -102,7 +102,8 @@ impl Search<'_, '_> {
         let key = match &tree.kind {
             TreeKind::Rowid => Key::Rowid(node.rowid(cell)?),
             TreeKind::WithoutRowid { key } => {
-                Key::Values(record::values(self.snapshots, Side::Before, node, cell, key.len())?)
+                let values = record::values(self.snapshots, Side::Before, node, cell, key.len())?;
+                Key::Values(record::decoded(values, self.snapshots.encoding(Side::Before)))
             }
         };
         rows.push(RowChange { key, before: true, after: true });

@@ -7,7 +7,7 @@ use highwater_ltx::PageNo;
 use highwater_pages::owners::PageSource;
 
 use crate::error::{Error, Result, damaged};
-use crate::header::{FIRST, Header, page_at};
+use crate::header::{Encoding, FIRST, Header, page_at};
 use crate::node::{Node, Page, Payload, Shape};
 
 /// Half of the memory that the cache of pages may take, in bytes.
@@ -119,6 +119,11 @@ impl<'a> Snapshots<'a> {
 
     pub(crate) const fn header(&self, side: Side) -> Option<&Header> {
         self.headers.of(side).as_ref()
+    }
+
+    /// How text is stored.
+    pub(crate) fn encoding(&self, side: Side) -> Encoding {
+        self.header(side).map(|header| header.encoding).unwrap_or_default()
     }
 
     /// Whether the same bytes at the same place mean the same in both states.

@@ -22,8 +22,8 @@ use crate::header::{Header, page_at, word_at};
 use crate::node::{Node, Page, Payload, Shape, role};
 use crate::snapshots::{Pair, Side, Snapshots};
 
-/// How far around a page its predecessor is looked for: first near, then farther, in pages.
-const NEARBY: [u32; 2] = [8, 64];
+/// How far around a page its predecessor is looked for, in pages.
+const NEARBY: u32 = 64;
 
 /// The strays of two states.
 #[derive(Default)]
@@ -160,13 +160,12 @@ impl Strays {
                 return Ok(Some(*link));
             }
         }
-        for distance in NEARBY {
-            let last = page.0.saturating_add(distance).min(snapshots.count(Side::Before));
-            for near in page.0.saturating_sub(distance).max(1)..=last {
+        for distance in 1..=NEARBY {
+            for near in [page.0.saturating_sub(distance), page.0.saturating_add(distance)] {
                 self.look_at(snapshots, PageNo(near))?;
-            }
-            if let Some(link) = self.before.get(&page) {
-                return Ok(Some(*link));
+                if let Some(link) = self.before.get(&page) {
+                    return Ok(Some(*link));
+                }
             }
         }
         Ok(None)
@@ -176,7 +175,7 @@ impl Strays {
     fn look_at(&mut self, snapshots: &Snapshots<'_>, page: PageNo) -> Result<()> {
         let side = Side::Before;
         let holds_data = snapshots.header(side).is_some_and(|header| header.holds_data(page));
-        let in_use = page.0 <= snapshots.count(side) && !self.unused.of(side).contains(&page);
+        let in_use = (1..=snapshots.count(side)).contains(&page.0) && !self.unused.of(side).contains(&page);
         if !holds_data || !in_use || !self.looked_at.insert(page) {
             return Ok(());
         }

@@ -1,8 +1,8 @@
 //! Which pages of a b-tree can hold rows that differ between two states.
 //!
 //! A changed page is of a tree if descending from the root with a key of the page arrives there; that reads a handful of
-//! interior pages and no leaf. Where keys cannot be compared (a collation that this reader does not know) all interior
-//! pages are read instead.
+//! interior pages and no leaf. Where keys cannot be compared (a collation that this reader does not know), and where much
+//! has changed, all interior pages are read instead.
 //!
 //! The changed pages are not all: an unchanged page can leave one tree or enter another. It then hangs, over other
 //! unchanged pages, below a changed page (or is below a root that has another number). So below the children that
@@ -18,6 +18,9 @@ use crate::order;
 use crate::record;
 use crate::snapshots::{MAX_DEPTH, Pair, Side, Snapshots};
 use crate::{Tree, TreeKind};
+
+/// So many descents are made without asking what else could be done.
+const MANY: usize = 1000;
 
 /// Changed pages that look like pages of a b-tree and that no tree has claimed yet.
 pub(crate) struct Pool {
@@ -93,6 +96,7 @@ impl<'s, 'a> InState<'s, 'a> {
         let height = self.height()?;
         match self.kind {
             _ if height == 0 => {}
+            _ if self.is_much(pool.len()) => self.walk(height, &pool, &mut found)?,
             TreeKind::WithoutRowid { key } if !order::is_known(key) => {
                 self.walk(height, &pool, &mut found)?
             }
@@ -105,6 +109,12 @@ impl<'s, 'a> InState<'s, 'a> {
             }
         }
         Ok(found)
+    }
+
+    /// Whether so many descents take longer than reading all interior pages: of most trees, these are about one in
+    /// a hundred.
+    fn is_much(&self, descents: usize) -> bool {
+        descents > MANY && descents as u64 * 100 > u64::from(self.snapshots.count(self.side))
     }
 
     /// Whether the first key of the page leads there.
@@ -154,7 +164,7 @@ impl<'s, 'a> InState<'s, 'a> {
             let smaller = match (self.key(node, middle)?, wanted, self.kind) {
                 (Key::Rowid(here), Key::Rowid(wanted), _) => here < *wanted,
                 (Key::Values(here), Key::Values(wanted), TreeKind::WithoutRowid { key }) => {
-                    order::compare(&here, wanted, key, self.encoding()).is_lt()
+                    order::compare(&here, wanted, key, self.snapshots.encoding(self.side)).is_lt()
                 }
                 _ => false,
             };
@@ -165,10 +175,6 @@ impl<'s, 'a> InState<'s, 'a> {
             }
         }
         Ok(low)
-    }
-
-    fn encoding(&self) -> crate::Encoding {
-        self.snapshots.header(self.side).map(|header| header.encoding).unwrap_or_default()
     }
 
     /// Reads all interior pages.
@@ -197,21 +203,26 @@ impl<'s, 'a> InState<'s, 'a> {
 
     /// The unchanged pages that hang directly below changed ones, or that are the root.
     fn frontier(&self, members: &BTreeSet<PageNo>) -> Result<BTreeSet<PageNo>> {
-        let mut found = BTreeSet::new();
-        self.reach(self.root, members, &mut found)?;
+        let mut found = BTreeSet::from([self.root]);
         for page in members {
             let node = self.node(*page)?;
             for n in 0..node.children() {
-                self.reach(node.child(n)?, members, &mut found)?;
+                let child = node.child(n)?;
+                if !found.insert(child) {
+                    return damaged(child, "is in a b-tree twice");
+                }
             }
         }
+        for page in &found {
+            self.expect(*page, members)?;
+        }
+        found.retain(|page| !self.snapshots.is_changed(*page));
         Ok(found)
     }
 
-    fn reach(&self, page: PageNo, members: &BTreeSet<PageNo>, found: &mut BTreeSet<PageNo>) -> Result<()> {
-        if !self.snapshots.is_changed(page) {
-            found.insert(page);
-        } else if !members.contains(&page) {
+    /// A changed page of the tree must have been found by its key.
+    fn expect(&self, page: PageNo, members: &BTreeSet<PageNo>) -> Result<()> {
+        if self.snapshots.is_changed(page) && !members.contains(&page) {
             return damaged(page, "is not where its keys belong");
         }
         Ok(())
@@ -226,7 +237,11 @@ impl<'s, 'a> InState<'s, 'a> {
             }
             let node = self.node(page)?;
             for n in 0..node.children() {
-                self.reach(node.child(n)?, members, &mut open)?;
+                let child = node.child(n)?;
+                self.expect(child, members)?;
+                if !self.snapshots.is_changed(child) {
+                    open.insert(child);
+                }
             }
         }
         Ok(())

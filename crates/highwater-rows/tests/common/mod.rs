@@ -1,7 +1,6 @@
 //! Databases as images of their pages.
 
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use highwater_ltx::{PageCount, PageNo, PageSize};
@@ -24,10 +23,6 @@ impl Image {
             Some(word) => u32::from(word[0]) << 8 | u32::from(word[1]),
         };
         Self { size: PageSize::new(size).unwrap(), bytes, reads: AtomicUsize::new(0) }
-    }
-
-    pub(crate) fn of(path: &Path) -> Self {
-        Self::new(std::fs::read(path).unwrap())
     }
 
     fn page(&self, page: u32) -> &[u8] {
