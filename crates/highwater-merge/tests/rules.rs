@@ -4,11 +4,9 @@
 
 mod common;
 
-use common::{Result, Scene, merged};
+use common::{Result, Scene, merged, refused};
 use highwater_merge::{Merged, Options};
-use highwater_wire::ConflictKind::{
-    Check, ForeignKey, NotNull, Renumbered as NewId, Unique, Update, UpdateDelete,
-};
+use highwater_wire::ConflictKind::{Check, ForeignKey, Renumbered as NewId, Unique, Update, UpdateDelete};
 use highwater_wire::{Kept, MergeCounts, MergePolicy, Renumbered, SqlValue};
 
 const NOTES: &str = "CREATE TABLE note(id INTEGER PRIMARY KEY, title TEXT, body TEXT);
@@ -284,7 +282,7 @@ fn a_row_that_shares_the_id_of_its_parent_follows_it() {
         result.rows("SELECT name, bio FROM user JOIN profile ON user = id ORDER BY id"),
         ["both|mine", "h|H", "l|L"]
     );
-    assert_eq!(result.kinds(), [(Update, "profile"), (NewId, "profile"), (NewId, "user")]);
+    assert_eq!(result.kinds(), [(NewId, "user"), (Update, "profile"), (NewId, "profile")]);
 }
 
 #[test]
@@ -425,7 +423,7 @@ fn a_row_that_points_to_a_deleted_row_is_recorded() {
     // What points to the row that was not applied is not applied either.
     let local = "INSERT INTO orders VALUES (5, 1, 'l'); INSERT INTO line VALUES (5, 1, 'x'); INSERT INTO mark VALUES (5, 1, 'm')";
     let result = merged(SHOP, local, "DELETE FROM line; DELETE FROM orders; DELETE FROM customer");
-    let kinds = [(ForeignKey, "line"), (ForeignKey, "mark"), (ForeignKey, "orders")];
+    let kinds = [(ForeignKey, "orders"), (ForeignKey, "line"), (ForeignKey, "mark")];
     assert_eq!(result.kinds(), kinds);
     assert_eq!(result.rows("PRAGMA foreign_key_check"), [""; 0]);
 }
@@ -480,7 +478,6 @@ fn columns_that_must_have_values_are_kept_so() {
     let base = "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b NOT NULL); INSERT INTO t VALUES (1, 1, 1)";
     let result = merged(base, "UPDATE t SET a = NULL", "UPDATE t SET b = 2").peaceful();
     assert_eq!(result.rows("SELECT * FROM t"), ["1|NULL|2"]);
-    let _ = NotNull;
 }
 
 #[test]
@@ -530,4 +527,31 @@ fn statistics_stay_those_of_the_head() {
     let result = merged(&base, "INSERT INTO note VALUES (4, 'x', 'y'); ANALYZE", "UPDATE note SET body = 1")
         .peaceful();
     assert_eq!(result.rows("SELECT stat FROM sqlite_stat1"), ["3 1"]);
+}
+
+#[test]
+fn a_collation_that_the_server_lacks_stands_in_the_way_only_of_its_own_table() {
+    let base = format!(
+        "{NOTES} CREATE TABLE word(w TEXT); CREATE INDEX words ON word(w); INSERT INTO word VALUES ('a')"
+    );
+    // As an application does that brings its own collation.
+    let alien = "PRAGMA writable_schema = ON;
+                 UPDATE sqlite_schema SET sql = 'CREATE INDEX words ON word(w COLLATE alien)' WHERE name = 'words'";
+    let scene = |sql: &str| format!("{sql}; {alien}");
+    let base = scene(&base);
+    let body = |value: &str| scene(&format!("UPDATE note SET body = '{value}' WHERE title = '{value}'"));
+    let result = Scene::new(&base, &body("one"), &body("two")).merged(&Options::default());
+    let Merged::Done(merge) = result else { panic!("{result:?}") };
+    assert_eq!(merge.conflicts, []);
+    assert_eq!(merge.counts, counts(0, 1, 0, 0));
+    let plain = "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = 'CREATE INDEX words ON word(w)' WHERE name = 'words'; PRAGMA writable_schema = RESET";
+    let why = refused(&base, &scene(&format!("{plain}; INSERT INTO word VALUES ('b')")), &body("two"));
+    assert_eq!(why.object.as_deref(), Some("word"));
+    assert!(why.reason.contains("alien"), "{}", why.reason);
+}
+
+#[test]
+fn sides_with_pages_of_different_sizes_are_refused() {
+    let why = refused(NOTES, "PRAGMA page_size = 1024; VACUUM", "UPDATE note SET body = 1");
+    assert!(why.reason.contains("VACUUM"), "{}", why.reason);
 }
