@@ -88,7 +88,7 @@ impl TreeKind {
 pub enum Key {
     /// Its rowid.
     Rowid(i64),
-    /// The values of its primary key, as they are stored: a whole number in a `REAL` column is an integer here.
+    /// The values of its primary key, as they are stored: a whole number in a `REAL` column may be an integer here.
     Values(Vec<SqlValue>),
 }
 
@@ -96,7 +96,7 @@ pub enum Key {
 /// the new column's default without storing it, until they are written again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowChange {
-    /// Which row. Keys that are equal to SQL and are not stored alike (`'a'` and `'A'` with `NOCASE`) are two.
+    /// Which row. Keys that are equal to SQL and are not stored alike (`'a'` and `'A'` with `NOCASE`, 1 and 1.0) are two.
     pub key: Key,
     /// Whether it was there before.
     pub before: bool,

@@ -12,7 +12,7 @@
 mod common;
 
 use common::Image;
-use highwater_rows::changed_rows;
+use highwater_rows::{Key, RowChange, changed_rows};
 use rusqlite::Connection;
 
 /// Pages read to find the 100 rows that `update` changes in a table of so many rows, and pages of the database.
@@ -74,4 +74,31 @@ fn long_values_that_are_overwritten_in_place_are_found_nearby() {
     );
     let update = "UPDATE t SET a = CAST(zeroblob(length(a) - 1) || 'x' AS BLOB) WHERE id % $step = 0";
     assert_cheap(&create, 200, 20_000, update);
+}
+
+#[test]
+fn rows_that_a_vacuum_moved_cancel() {
+    let create = format!(
+        "CREATE TABLE gone(a); CREATE TABLE t(id INTEGER PRIMARY KEY, a, b);
+         CREATE TABLE w(k TEXT PRIMARY KEY, a) WITHOUT ROWID;
+         {NUMBERS} INSERT INTO gone SELECT zeroblob(100) FROM n;
+         {NUMBERS} INSERT INTO t SELECT i, 'some text that takes its place ' || i, zeroblob(i % 99 * 90) FROM n;
+         INSERT INTO w SELECT a, b FROM t; DROP TABLE gone"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let (now, then) = (folder.path().join("now.db"), folder.path().join("then.db"));
+    let db = Connection::open(&now).unwrap();
+    db.execute_batch(&create.replace("$rows", "6000")).unwrap();
+    std::fs::copy(&now, &then).unwrap();
+    db.execute_batch("UPDATE t SET a = 'changed' WHERE id = 77; VACUUM").unwrap();
+    let before = Image::new(std::fs::read(&then).unwrap());
+    let after = Image::new(std::fs::read(&now).unwrap());
+    let old = Connection::open(&then).unwrap();
+    let trees: Vec<_> = ["t", "w"].iter().flat_map(|name| common::trees(&old, &db, name)).collect();
+    let changed = before.changed(&after);
+    let pages = before.bytes.len() / 4096 + after.bytes.len() / 4096;
+    assert!(changed.len() > 5000, "{} {pages}", changed.len());
+    let found = changed_rows(&before, &after, &trees, &changed).unwrap();
+    assert_eq!(found.rows, [vec![RowChange { key: Key::Rowid(77), before: true, after: true }], vec![]]);
+    assert!(found.pages_read < 3 * pages as u64, "{} {pages}", found.pages_read);
 }
