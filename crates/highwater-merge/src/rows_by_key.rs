@@ -11,19 +11,18 @@ use crate::sql::{self, Bind, quoted};
 pub(crate) fn key_of(side: &Connection, table: &str, key: &RowKey) -> Result<RowJson> {
     match key {
         RowKey::Rowid(rowid) => Ok(vec![("rowid".to_owned(), SqlValue::Integer(*rowid))]),
-        RowKey::Values(values) => {
-            let mut statement = side
-                .prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE pk > 0 ORDER BY pk")
-                .map_err(sql::failed("read the key of a table"))?;
-            let names = statement.query_map([table], |row| row.get::<_, String>(0));
-            let names = names.and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>);
-            Ok(names
-                .map_err(sql::failed("read the key of a table"))?
-                .into_iter()
-                .zip(values.clone())
-                .collect())
-        }
+        RowKey::Values(values) => Ok(key_names(side, table)?.into_iter().zip(values.clone()).collect()),
     }
+}
+
+/// The columns of the PRIMARY KEY in its order.
+pub(crate) fn key_names(side: &Connection, table: &str) -> Result<Vec<String>> {
+    let failed = sql::failed("read the key of a table");
+    let mut statement = side
+        .prepare_cached("SELECT name FROM pragma_table_xinfo(?1) WHERE pk > 0 ORDER BY pk")
+        .map_err(&failed)?;
+    let names = statement.query_map([table], |row| row.get(0)).and_then(Iterator::collect);
+    names.map_err(failed)
 }
 
 /// One row with the names of its columns.
@@ -32,7 +31,7 @@ pub(crate) fn row(side: &Connection, table: &str, key: &RowKey) -> Result<Option
     let key = key_of(side, table, key)?;
     let place: Vec<_> = (1..).zip(&key).map(|(at, (name, _))| format!("{} = ?{at}", quoted(name))).collect();
     let text = format!("SELECT * FROM {} WHERE {}", quoted(table), place.join(" AND "));
-    let mut statement = side.prepare(&text).map_err(&failed)?;
+    let mut statement = side.prepare_cached(&text).map_err(&failed)?;
     let names: Vec<_> = statement.column_names().map(ToOwned::to_owned).collect();
     let values = params_from_iter(key.iter().map(|(_, value)| Bind(value)));
     let read = |row: &rusqlite::Row<'_>| {

@@ -16,6 +16,7 @@ pub(crate) mod catalog;
 mod columns;
 mod dependents;
 mod lines;
+mod sample;
 mod tables;
 pub(crate) mod text;
 mod wanted;

@@ -6,6 +6,7 @@ use super::alter::lacks;
 use super::catalog::{Kind, Object, lower};
 use super::conflict;
 use super::lines::{Line, Track, tracks};
+use super::sample::same_rows;
 use super::tables::Merging;
 use super::text::Definition;
 use super::wanted::Wanted;
@@ -41,7 +42,7 @@ pub(super) fn of(cx: &Context<'_>, line: &Line<'_>) -> Step<Vec<Track>> {
         parsed.push(definition.filter(|definition| definition.columns.len() == count));
     }
     if let [Some(base), Some(local), Some(head)] = parsed.as_slice() {
-        return Ok(tracks(line.base.map(|_| base), local, head));
+        return split(cx, line, tracks(line.base.map(|_| base), local, head));
     }
     let mut all: Vec<Track> = Vec::new();
     for (at, (object, side)) in sides.into_iter().enumerate() {
@@ -62,6 +63,45 @@ pub(super) fn of(cx: &Context<'_>, line: &Line<'_>) -> Step<Vec<Track>> {
         }
     }
     Ok(all)
+}
+
+/// Takes apart what has another name and other values: that is no new name, one column went and another came.
+fn split(cx: &Context<'_>, line: &Line<'_>, mut tracks: Vec<Track>) -> Step<Vec<Track>> {
+    let Some(base) = line.base else { return Ok(tracks) };
+    for at in 0..tracks.len() {
+        let other_name = |track: &Track, now: &Option<String>| {
+            let (base, now) = (track.base.clone()?, now.clone()?);
+            (lower(&base) != lower(&now)).then_some([(base, now)])
+        };
+        let Some(track) = tracks.get(at).cloned() else { break };
+        if let (Some(local), Some(columns)) = (line.local, other_name(&track, &track.local))
+            && !same_rows((cx.base, &base.name), (cx.local, &local.name), &columns)?
+        {
+            if let Some(track) = tracks.get_mut(at) {
+                track.local = None;
+            }
+            let alone =
+                |other: &&mut Track| other.local.is_none() && is(other.head.as_ref(), track.local.as_ref());
+            match tracks.iter_mut().find(alone) {
+                Some(other) => other.local.clone_from(&track.local),
+                None => tracks.push(Track { local: track.local.clone(), ..Track::default() }),
+            }
+        }
+        if let (Some(head), Some(columns)) = (line.head, other_name(&track, &track.head))
+            && !same_rows((cx.base, &base.name), (cx.head, &head.name), &columns)?
+        {
+            if let Some(track) = tracks.get_mut(at) {
+                (track.old_head, track.head) = (None, None);
+            }
+            let name = track.head.clone();
+            let alone = |other: &&mut Track| other.head.is_none() && is(other.local.as_ref(), name.as_ref());
+            match tracks.iter_mut().find(alone) {
+                Some(other) => (other.old_head, other.head) = (name.clone(), name),
+                None => tracks.push(Track { old_head: name.clone(), head: name, ..Track::default() }),
+            }
+        }
+    }
+    Ok(tracks)
 }
 
 /// The tracks after the table has its new definition, or as much of it as its rows allowed.

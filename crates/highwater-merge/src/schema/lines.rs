@@ -1,7 +1,11 @@
 //! Which table, and which column, of one side is which one of another.
 
+use rusqlite::Connection;
+
 use super::catalog::{Catalog, Object, lower};
+use super::sample;
 use super::text::{self, Definition, Names};
+use crate::error::Result;
 
 /// One table on the three sides.
 #[derive(Debug, Clone, Copy)]
@@ -13,7 +17,10 @@ pub(super) struct Line<'a> {
 
 /// The tables that a side gave another name: those that are gone while another one, of the same definition, begins
 /// at the same page.
-pub(super) fn renames(before: &Catalog, after: &Catalog) -> Names {
+pub(super) fn renames(
+    (before, old_side): (&Catalog, &Connection),
+    (after, new_side): (&Catalog, &Connection),
+) -> Result<Names> {
     let mut names = Names::new();
     let new: Vec<_> = after.in_order().into_iter().filter(|t| before.table(&t.name).is_none()).collect();
     for gone in before.in_order() {
@@ -21,49 +28,66 @@ pub(super) fn renames(before: &Catalog, after: &Catalog) -> Names {
             continue;
         }
         let taken: Vec<_> = names.values().cloned().collect();
-        let found = new.iter().find(|table| {
-            table.kind == gone.kind
-                && !taken.contains(&lower(&table.name))
-                && same_place(before, gone, after, table)
-        });
-        if let Some(found) = found {
-            names.insert(lower(&gone.name), lower(&found.name));
+        for table in &new {
+            if table.kind != gone.kind || taken.contains(&lower(&table.name)) {
+                continue;
+            }
+            let is_it = match same_place(before, gone, after, table) {
+                Likeness::None => false,
+                Likeness::Same => true,
+                Likeness::Perhaps(columns) => {
+                    sample::same_rows((old_side, &gone.name), (new_side, &table.name), &columns)?
+                }
+            };
+            if is_it {
+                names.insert(lower(&gone.name), lower(&table.name));
+                break;
+            }
         }
     }
-    names
+    Ok(names)
 }
 
-fn same_place(before: &Catalog, gone: &Object, after: &Catalog, new: &Object) -> bool {
-    let names = Names::from([(lower(&gone.name), lower(&new.name))]);
+/// Whether a new table is an old one.
+enum Likeness {
+    None,
+    Same,
+    /// If its rows are those of the other, in these columns: a new table may begin at the page of a dropped one.
+    Perhaps(Vec<(String, String)>),
+}
+
+fn same_place(before: &Catalog, gone: &Object, after: &Catalog, new: &Object) -> Likeness {
+    let mut names = Names::from([(lower(&gone.name), lower(&new.name))]);
     if gone.root == 0 {
         let roots = |side: &Catalog, table: &Object| {
             let mut roots: Vec<_> = side.shadows_of(&table.name).iter().map(|shadow| shadow.root).collect();
             roots.sort_unstable();
             roots
         };
-        return text::module_of(&gone.sql) == text::module_of(&new.sql)
+        let same = text::module_of(&gone.sql) == text::module_of(&new.sql)
             && roots(before, gone) == roots(after, new);
+        return if same { Likeness::Same } else { Likeness::None };
     }
     let (Some(old), Some(now)) = (Definition::parse(&gone.sql), Definition::parse(&new.sql)) else {
-        return false;
+        return Likeness::None;
     };
-    // A migration that renames often changes columns as well. One column alone proves nothing: a new table may
-    // begin at the page of a dropped one.
-    let kept = align(&old, &now);
-    let mut names = names;
-    for (column, at) in old.columns.iter().zip(&kept) {
-        if let Some(to) = at.and_then(|at| now.columns.get(at)) {
-            names.insert(lower(&column.name), lower(&to.name));
-        }
+    if gone.root != new.root {
+        return Likeness::None;
     }
-    let same_rest = |(column, at): (&text::ColumnText, &Option<usize>)| {
-        let to = at.and_then(|at| now.columns.get(at));
-        to.is_some_and(|to| text::same(&column.rest, &to.rest, &names))
-    };
-    let grown = old.columns.len() > 1
-        && old.same_constraints(&now, &names)
-        && old.columns.iter().zip(&kept).all(same_rest);
-    gone.root == new.root && (old.same(&now, &names) || grown)
+    if old.same(&now, &names) {
+        return Likeness::Same;
+    }
+    // A migration that renames often changes columns as well.
+    let mut columns = Vec::new();
+    for (column, at) in old.columns.iter().zip(align(&old, &now)) {
+        let Some(to) = at.and_then(|at| now.columns.get(at)) else { return Likeness::None };
+        names.insert(lower(&column.name), lower(&to.name));
+        if !text::same(&column.rest, &to.rest, &names) {
+            return Likeness::None;
+        }
+        columns.push((column.name.clone(), to.name.clone()));
+    }
+    if old.same_constraints(&now, &names) { Likeness::Perhaps(columns) } else { Likeness::None }
 }
 
 /// All tables, each on its three sides: first those of the base, then local's, then the head's.

@@ -42,7 +42,9 @@ impl<'a> Merging<'a> {
         local: &'a Catalog,
         old_head: &'a Catalog,
     ) -> Step<Self> {
-        let (local_names, head_names) = (renames(base, local), renames(base, old_head));
+        let before = (base, cx.base);
+        let local_names = renames(before, (local, cx.local))?;
+        let head_names = renames(before, (old_head, cx.head))?;
         let mut tables = Vec::new();
         for line in lines([base, local, old_head], &local_names, &head_names) {
             let tracks = columns::of(cx, &line)?;
