@@ -1,12 +1,12 @@
 //! Which rows changed between two snapshots of a database, read from the pages that changed.
 //!
-//! [`changed_rows`] takes two states, the pages that may differ between them, and the b-trees of the tables that are
-//! of interest; it gives the keys of the rows that differ. Rows that only moved (a page was split, the
-//! database was vacuumed) cancel. Values are not given: what a row holds is read through SQL, so that defaults,
-//! affinities and generated columns are SQLite's own.
+//! [`changed_rows`] takes two states, the pages that may differ between them, and the b-trees of the tables
+//! that are of interest; it gives the keys of the rows that differ. Rows that only moved (a page was split,
+//! the database was vacuumed) cancel. Values are not given: what a row holds is read through SQL, so that
+//! defaults, affinities and generated columns are SQLite's own.
 //!
-//! The cost follows the size of the change, not of the database: every changed page is read, the interior pages above
-//! it, and what hangs below children that only one of the states has. The exceptions:
+//! The cost follows the size of the change, not of the database: every changed page is read, the interior
+//! pages above it, and what hangs below children that only one of the states has. The exceptions:
 //! - A long value that is overwritten in place (`UPDATE` by a value of the same size, incremental blob I/O) changes
 //!   overflow pages and no leaf. Their rows are looked for nearby, and only if they are not found there in all leaves of
 //!   the trees.
@@ -69,7 +69,8 @@ pub enum TreeKind {
     Rowid,
     /// By the primary key, in a WITHOUT ROWID table.
     WithoutRowid {
-        /// The columns of the key, in the order in which `PRAGMA index_xinfo` tells them of the table's primary key.
+        /// The columns of the key, in the order in which `PRAGMA index_xinfo` tells them of the table's
+        /// primary key.
         key: Vec<KeyColumn>,
     },
 }
@@ -88,15 +89,17 @@ impl TreeKind {
 pub enum Key {
     /// Its rowid.
     Rowid(i64),
-    /// The values of its primary key, as they are stored: a whole number in a `REAL` column may be an integer here.
+    /// The values of its primary key, as they are stored: a whole number in a `REAL` column may be an integer
+    /// here.
     Values(Vec<SqlValue>),
 }
 
-/// A row that is stored with other content. To SQL it can still be the same: after `ALTER TABLE … ADD COLUMN`, rows have
-/// the new column's default without storing it, until they are written again.
+/// A row that is stored with other content. To SQL it can still be the same: after `ALTER TABLE … ADD
+/// COLUMN`, rows have the new column's default without storing it, until they are written again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowChange {
-    /// Which row. Keys that are equal to SQL and are not stored alike (`'a'` and `'A'` with `NOCASE`, 1 and 1.0) are two.
+    /// Which row. Keys that are equal to SQL and are not stored alike (`'a'` and `'A'` with `NOCASE`, 1 and
+    /// 1.0) are two.
     pub key: Key,
     /// Whether it was there before.
     pub before: bool,
@@ -114,8 +117,8 @@ pub struct Changes {
     pub pages_read: u64,
 }
 
-/// Finds the rows of `trees` that differ between two states. `changed` names every page that differs, and perhaps
-/// others; pages that only one of the states has need not be named.
+/// Finds the rows of `trees` that differ between two states. `changed` names every page that differs, and
+/// perhaps others; pages that only one of the states has need not be named.
 ///
 /// Give all tables at once: a changed overflow page that no table explains has to be looked for.
 pub fn changed_rows(

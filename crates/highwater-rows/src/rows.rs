@@ -116,7 +116,8 @@ impl Comparison<'_, '_> {
         Ok(!equal)
     }
 
-    /// Whether a row that is in the same place of both states holds something else there, overflow pages included.
+    /// Whether a row that is in the same place of both states holds something else there, overflow pages
+    /// included.
     pub(crate) fn differs_in_overflow(&mut self, node: &Node, cell: usize) -> Result<bool> {
         let row = Row { node, cell };
         self.differ(Some(row), Some(row))

@@ -13,6 +13,11 @@ use crate::node::{Node, Page, Payload, Shape};
 /// Half of the memory that the cache of pages may take, in bytes.
 const HALF_CACHE: usize = 16 << 20;
 
+/// How often all pages together may be followed as overflow pages. Each is of one row, and a row is looked at
+/// a few times (its key more often); but rows of a damaged database can share a chain, each of them all of
+/// it.
+const FOLLOWED: u64 = 200;
+
 /// No b-tree of SQLite is deeper.
 pub(crate) const MAX_DEPTH: usize = 20;
 
@@ -71,6 +76,8 @@ pub(crate) struct Snapshots<'a> {
     comparable: bool,
     cache: RefCell<Cache>,
     reads: Cell<u64>,
+    /// How many overflow pages were followed.
+    followed: Cell<u64>,
 }
 
 type Slots = HashMap<(Side, PageNo), Page>;
@@ -100,6 +107,7 @@ impl<'a> Snapshots<'a> {
             comparable: false,
             cache: RefCell::default(),
             reads: Cell::new(0),
+            followed: Cell::new(0),
         };
         all.headers = Pair::new(|side| all.read_header(side))?;
         let layout = |header: &Header| (header.page_size, header.reserved, header.encoding);
@@ -205,6 +213,15 @@ impl<'a> Snapshots<'a> {
         if node.shape == shape { Ok(node) } else { damaged(page, "is of another kind than its b-tree") }
     }
 
+    fn follow(&self, page: PageNo) -> Result<()> {
+        let pages = u64::from(self.count(Side::Before)) + u64::from(self.count(Side::After));
+        self.followed.set(self.followed.get() + 1);
+        if self.followed.get() > pages * FOLLOWED {
+            return damaged(page, "continues more rows than one");
+        }
+        Ok(())
+    }
+
     /// The pages that continue a payload, in their order, with the bytes that each holds of it.
     pub(crate) fn overflow(&self, side: Side, payload: &Payload) -> Overflow<'_, 'a> {
         let left = payload.size.saturating_sub(payload.local.len() as u64);
@@ -260,6 +277,7 @@ impl Overflow<'_, '_> {
         if self.pages > self.snapshots.count(self.side) {
             return damaged(page, "continues a long row in a circle");
         }
+        self.snapshots.follow(page)?;
         let bytes = self.snapshots.page(self.side, page)?;
         let room = self.snapshots.usable(self.side).saturating_sub(4);
         let here = usize::try_from(self.left).map_or(room, |left| left.min(room));

@@ -5,13 +5,13 @@
 //! leaf keeps its bytes. Nothing in an overflow page says which row it continues.
 //!
 //! A *stray* is a page that differs between the states, looks like an overflow page in both, and is unused in
-//! neither. A row that looks the same and is not has at least one stray in its chain: the first page of
-//! the chain that changed is in the same place of the same chain in both states. So where there are no strays,
-//! no chain need be followed; and every page of a chain that was followed is a stray no longer.
+//! neither. A row that looks the same and is not has at least one stray in its chain: the first page of the
+//! chain that changed is in the same place of the same chain in both states. So where there are no strays, no
+//! chain need be followed; and every page of a chain that was followed is a stray no longer.
 //!
-//! What is left when all trees were compared is looked for backwards: in the pointer map of an auto-vacuum database,
-//! or among the pages nearby, because SQLite allocates a chain near its leaf. What is not found there is looked for
-//! in all leaves of the trees.
+//! What is left when all trees were compared is looked for backwards: in the pointer map of an auto-vacuum
+//! database, or among the pages nearby, because SQLite allocates a chain near its leaf. What is not found
+//! there is looked for in all leaves of the trees.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -194,8 +194,8 @@ impl Strays {
     }
 }
 
-/// An overflow page begins with the number of another page, or 0. So do few others: a page of a b-tree would be mistaken
-/// for one only in a database of more than 2^25 pages.
+/// An overflow page begins with the number of another page, or 0. So do few others: a page of a b-tree would
+/// be mistaken for one only in a database of more than 2^25 pages.
 fn looks_like_overflow(snapshots: &Snapshots<'_>, side: Side, bytes: &Page) -> bool {
     word_at(bytes, 0).is_some_and(|next| next != 1 && next <= snapshots.count(side))
 }

@@ -1,12 +1,12 @@
 //! Which pages of a b-tree can hold rows that differ between two states.
 //!
-//! A changed page is of a tree if descending from the root with a key of the page arrives there; that reads a handful of
-//! interior pages and no leaf. Where keys cannot be compared (a collation that this reader does not know), and where much
-//! has changed, all interior pages are read instead.
+//! A changed page is of a tree if descending from the root with a key of the page arrives there; that reads a
+//! handful of interior pages and no leaf. Where keys cannot be compared (a collation that this reader does
+//! not know), and where much has changed, all interior pages are read instead.
 //!
-//! The changed pages are not all: an unchanged page can leave one tree or enter another. It then hangs, over other
-//! unchanged pages, below a changed page (or is below a root that has another number). So below the children that
-//! only one of the states has, everything counts, until the same page turns up on both sides.
+//! The changed pages are not all: an unchanged page can leave one tree or enter another. It then hangs, over
+//! other unchanged pages, below a changed page (or is below a root that has another number). So below the
+//! children that only one of the states has, everything counts, until the same page turns up on both sides.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -111,8 +111,8 @@ impl<'s, 'a> InState<'s, 'a> {
         Ok(found)
     }
 
-    /// Whether so many descents take longer than reading all interior pages: of most trees, these are about one in
-    /// a hundred.
+    /// Whether so many descents take longer than reading all interior pages: of most trees, these are about
+    /// one in a hundred.
     fn is_much(&self, descents: usize) -> bool {
         descents > MANY && descents as u64 * 100 > u64::from(self.snapshots.count(self.side))
     }
@@ -254,7 +254,8 @@ enum Key {
     Values(Vec<highwater_wire::SqlValue>),
 }
 
-/// The pages of the tree, in each state, that hold all rows that differ, except those of which only overflow pages do.
+/// The pages of the tree, in each state, that hold all rows that differ, except those of which only overflow
+/// pages do.
 pub(crate) fn differing(
     snapshots: &Snapshots<'_>,
     pool: &mut Pool,

@@ -122,6 +122,44 @@ fn a_page_that_is_cut_off_from_its_tree_is_named() {
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
 }
 
+/// A database of leaves whose rows all go on in the same 200 pages, from the one with this number on.
+fn shared_chain(leaves: u32, first: u32) -> Vec<u8> {
+    let (chain, size) = (200, 512);
+    let mut bytes = vec![0; size * (1 + leaves as usize + chain as usize)];
+    bytes[..18].copy_from_slice(b"SQLite format 3\0\x02\0");
+    for leaf in 0..leaves as usize {
+        let page = &mut bytes[size * (1 + leaf)..size * (2 + leaf)];
+        page[..8].copy_from_slice(&[13, 0, 0, 0, 9, 0, 0, 0]);
+        for cell in 0..9_u8 {
+            let at = 50 + 50 * u16::from(cell);
+            page[8 + 2 * usize::from(cell)..][..2].copy_from_slice(&at.to_be_bytes());
+            let payload = 39 + 508 * chain;
+            let cell =
+                [0x80 | (payload >> 14) as u8, 0x80 | (payload >> 7) as u8, payload as u8 & 0x7f, cell];
+            page[usize::from(at)..][..4].copy_from_slice(&cell);
+            page[usize::from(at) + 4 + 39..][..4].copy_from_slice(&(leaves + 2 + first).to_be_bytes());
+        }
+    }
+    for link in 0..chain {
+        let next = leaves + 2 + (link + 1) % chain;
+        bytes[size * (1 + leaves + link) as usize..][..4].copy_from_slice(&next.to_be_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn rows_that_share_a_chain_are_not_all_followed_to_its_end() {
+    let read = |leaves| {
+        let (before, after) = (Image::new(shared_chain(leaves, 0)), Image::new(shared_chain(leaves, 1)));
+        let root = |n| Some(PageNo(2 + n));
+        let tree = |n| Tree { before: root(n), after: root(n), kind: TreeKind::Rowid };
+        changed_rows(&before, &after, &(0..leaves).map(tree).collect::<Vec<_>>(), &before.changed(&after))
+    };
+    assert!(read(10).unwrap().rows.iter().all(Vec::is_empty));
+    let error = read(60).unwrap_err();
+    assert!(error.to_string().contains("continues more rows than one"), "{error}");
+}
+
 #[test]
 fn an_empty_database_has_no_rows() {
     let folder = tempfile::tempdir().unwrap();
