@@ -7,9 +7,9 @@
 //!
 //! The cost follows the size of the change, not of the database: every changed page is read, the interior
 //! pages above it, and what hangs below children that only one of the states has. The exceptions:
-//! - A long value that is overwritten in place (`UPDATE` by a value of the same size, incremental blob I/O) changes
-//!   overflow pages and no leaf. Their rows are looked for nearby, and only if they are not found there in all leaves of
-//!   the trees.
+//! - A long value that is overwritten in place (`UPDATE` by a value of the same size, incremental blob I/O)
+//!   changes overflow pages and no leaf. Their rows are looked for nearby, and only if they are not found there
+//!   in all leaves of the trees.
 //! - A WITHOUT ROWID table whose key has a collation that SQLite does not bring along has all its interior
 //!   pages read.
 //!
