@@ -516,8 +516,8 @@ fn a_server_killed_at_any_step_keeps_what_it_acknowledged() {
     server_proof(pushers);
     assert_eq!(keeper.end(), 0);
     let named = named_in_sources(&["highwater-server"]);
-    // The server's own tests pass these and kill there: `admin_kill.rs` and `libsql_rare.rs`.
-    let elsewhere = ["server-admin-", "server-collect-", "server-libsql-"];
+    // The server's own tests pass these and kill there: `admin_kill.rs`, `libsql_rare.rs` and `merge_kill.rs`.
+    let elsewhere = ["server-admin-", "server-collect-", "server-libsql-", "server-merge-"];
     let here = named.iter().filter(|name| !elsewhere.iter().any(|begin| name.starts_with(begin)));
     let missed: Vec<_> = here.filter(|name| !points.contains_key(*name)).collect();
     assert!(missed.is_empty(), "nothing passes these steps: {missed:?}");

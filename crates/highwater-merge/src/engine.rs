@@ -97,7 +97,10 @@ fn with_new_id(table: &Table<'_>, mut change: Change) -> Change {
         record.other_key = key_json(table, own, Some(to));
         record.key = key_json(table, own, Some(from));
     }
-    change.records.push(record);
+    // A rowid that has no name is nothing that an application could miss.
+    if table.alias.is_some() {
+        change.records.push(record);
+    }
     change.renumbered = Some(Renumbered { table: name, from, to });
     change
 }

@@ -190,6 +190,23 @@ async fn what_was_written_since_a_lost_answer_is_all_that_is_merged_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_merge_made_by_one_server_is_known_to_the_other() {
+    let (rig, mut files) = (Rig::local(SnapshotPolicy::default(), Limits::default()), Files::new());
+    let (position, base) = diverged(&rig, &mut files, THEIRS).await;
+    let other = Rig::start(rig.config.clone(), None);
+    // It has the database open before the merge.
+    assert_eq!(other.sync("db", DEVICE_A, Some(position), Vec::new()).await.txid, 2);
+    let ours = files.after(&base, OURS);
+    let (first, _) = push(&rig, DEVICE_B, (position, &base), &ours, (&[], None)).await;
+    let (second, _) = push(&other, DEVICE_B, (position, &base), &ours, (&[ours.state()], None)).await;
+    assert_eq!((second.outcome.as_str(), second.txid, &second.body), ("merged", 3, &first.body));
+    let more = files.after(&ours, "INSERT INTO log VALUES ('more')");
+    let (answer, _) = push(&other, DEVICE_B, (position, &base), &more, (&[ours.state()], None)).await;
+    let merged = more.apply(&answer.body);
+    assert_eq!(files.ask(&merged, ALL), ["1 theirs 5", "2 two 0", "begun", "more", "ours", "theirs"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pending_state_of_another_device_is_nobodys_base() {
     let (rig, mut files) = (Rig::memory(), Files::new());
     let (position, base) = diverged(&rig, &mut files, THEIRS).await;
