@@ -32,7 +32,7 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(after_help = EXAMPLES, disable_help_subcommand = true)]
 struct Arguments {
-    /// Which workloads: w1, w2, w3, w4, w5, w6, w8, capture. All of them when none is named
+    /// Which workloads: w1, w2, w3, w4, w5, w6, w7, w8, capture. All of them when none is named
     workloads: Vec<work::Workload>,
     /// A tenth of the data and fewer repetitions: to see that it works, not to quote
     #[arg(long)]

@@ -35,6 +35,8 @@ pub(crate) enum Unit {
     Bytes,
     #[serde(rename = "requests")]
     Requests,
+    #[serde(rename = "reads")]
+    Reads,
     #[serde(rename = "commits/s")]
     CommitsPerSecond,
 }
@@ -129,6 +131,7 @@ impl Unit {
             Self::Bytes if value >= 1e4 => format!("{:.1} kB", value / 1e3),
             Self::Bytes => format!("{value:.0} B"),
             Self::Requests => format!("{value:.0}"),
+            Self::Reads => format!("{value:.0} reads"),
             Self::CommitsPerSecond => format!("{value:.0}/s"),
         }
     }

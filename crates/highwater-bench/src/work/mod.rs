@@ -3,6 +3,7 @@
 mod capture;
 mod commits;
 mod large;
+mod merge;
 mod nothing;
 mod small;
 mod transaction;
@@ -32,6 +33,8 @@ pub(crate) enum Workload {
     W5,
     /// W1 with 50 ms for each request
     W6,
+    /// Two devices write: merging 100 updates with 100 others in 1 GB and in 10 MB
+    W7,
     /// One-row commits a second while the file is watched
     W8,
     /// A sync of 1 GB after another process checkpointed it
@@ -47,6 +50,7 @@ impl Workload {
             Self::W4 => large::run(stage),
             Self::W5 => nothing::run(stage),
             Self::W6 => small::far(stage),
+            Self::W7 => merge::run(stage),
             Self::W8 => commits::run(stage),
             Self::Capture => capture::run(stage),
         }
