@@ -8,6 +8,7 @@
 //! | `DB/merge/<base>-<state>.ltx` | the pages that a device changed since the transaction `base`, before they were merged |
 //! | `DB/merge/<…>.json` | the record of a merge ([`crate::log::MergeName`] says what its name tells) |
 //! | `DB/merge/<txid>.seen` | somebody has seen what that merge could not keep |
+//! | `DB/sync/<generation>/<first>.json` | a step of a libSQL client's detour |
 //! | `DB/admin/<number>.json` | an event of the database as a whole: created, deleted … ([`crate::lifecycle`]) |
 //! | `DB/uploads/<random>.ltx` | a file that is still being written; belongs to nobody after a crash |
 //! | `.highwater/ready` | written and read to find out whether the store works; means nothing |
@@ -57,6 +58,17 @@ pub(crate) fn branch(db: &DbName, generation: Generation) -> Path {
 /// Frames of an unfinished push of a libSQL client.
 pub(crate) fn branch_frames(db: &DbName, generation: Generation, first: FrameNo, last: FrameNo) -> Path {
     Path::from(format!("{db}/sync/{:08x}/{:016x}-{:016x}.frames", generation.0, first.0, last.0))
+}
+
+/// A step of a libSQL client's detour, by its first frame.
+pub(crate) fn detour_step(db: &DbName, generation: Generation, first: FrameNo) -> Path {
+    Path::from(format!("{db}/sync/{:08x}/{:016x}.json", generation.0, first.0))
+}
+
+/// The first frame of a step of a detour; `None` for anything else in its folder.
+pub(crate) fn detour_first(object: &Path) -> Option<FrameNo> {
+    let digits = object.filename()?.strip_suffix(".json").filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok().map(FrameNo)
 }
 
 /// Whether the object is a part of an unfinished push of a libSQL client.

@@ -18,7 +18,7 @@ mod device;
 use std::time::Duration;
 
 use common::{DEVICE_A, Image, Random, Rig};
-use device::{Device, FRAME, Failed, Frame, commit_of, page_of};
+use device::{Device, FRAME, Frame, commit_of, page_of};
 use highwater_ltx::Position;
 use highwater_server::{Config, LibsqlConfig, Limits, SnapshotPolicy, StoreUrl};
 use serde_json::json;
@@ -230,31 +230,6 @@ async fn what_is_not_proven_is_asked_for_from_the_beginning_and_recognised() {
         assert_eq!(rig.snapshot("app/v1/snapshot").await.pages.concat(), a.image());
     }
     assert_eq!(head(&rig, "app").await.frame.0 - before.frame.0, 4);
-}
-
-#[tokio::test]
-async fn two_clients_that_both_wrote_get_an_honest_conflict_and_lose_nothing() {
-    let rig = Rig::memory();
-    let mut a = with_notes(&rig, "app").await;
-    let mut b = device(&rig, "app").await;
-    a.run("INSERT INTO notes (text) VALUES ('of a')");
-    b.run("INSERT INTO notes (text) VALUES ('of b')");
-    a.sync().await.unwrap();
-    let before = head(&rig, "app").await;
-    for _ in 0..2 {
-        assert_eq!(b.sync().await, Err(Failed::Conflict));
-    }
-    assert_eq!(head(&rig, "app").await, before);
-    assert_eq!(b.text("SELECT text FROM notes"), "of b");
-    // Nobody else notices.
-    a.run("INSERT INTO notes (text) VALUES ('more of a')");
-    a.sync().await.unwrap();
-    let mut c = device(&rig, "app").await;
-    c.run("INSERT INTO notes (text) VALUES ('of c')");
-    c.sync().await.unwrap();
-    a.sync().await.unwrap();
-    assert_eq!(a.text("SELECT count(*) FROM notes"), "3");
-    assert_eq!(a.image(), c.image());
 }
 
 fn soon(quiet: Duration) -> Config {

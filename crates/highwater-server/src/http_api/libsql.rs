@@ -175,12 +175,19 @@ async fn post(
     let head = db.read(|log| (log.head().position, log.head().txid));
     note(|facts| (facts.did, facts.device, facts.head) = (did(pushed.outcome), Some(LIBSQL), head));
     if pushed.outcome == Outcome::Conflict {
+        let why = pushed.why.as_deref().unwrap_or_default();
         tracing::warn!(
             db = %db.name, protocol = "libsql", device = %caller, generation = generation.0, first = first.0, frames,
-            head_generation = now, durable_frame_num = durable,
-            "conflict: this device and another one both wrote since frame {durable} of generation {now}. Nothing of its push was \
-             stored, nothing was lost. To resolve it: copy the device's new rows from its database, remove its database and \
-             `-info` files, open it anew, and write the rows again"
+            head_generation = now, durable_frame_num = durable, why,
+            "conflict: this device and another one both wrote since frame {durable} of generation {now}, and that cannot be \
+             merged: {why}. Nothing of its push was stored, nothing was lost. Remove the reason and let it sync again; or copy \
+             the device's new rows from its database, remove its database and `-info` files, open it anew, and write the \
+             rows again"
+        );
+    } else if pushed.outcome == Outcome::Merged {
+        tracing::info!(
+            db = %db.name, protocol = "libsql", device = %caller, generation = generation.0, first = first.0, frames,
+            detour = now, durable_frame_num = durable, "merged what this device wrote while others did"
         );
     } else {
         tracing::debug!(
@@ -196,6 +203,7 @@ fn did(outcome: Outcome) -> Option<Did> {
     match outcome {
         Outcome::Known => Some(Did::UpToDate),
         Outcome::Appended => Some(Did::Pushed),
+        Outcome::Merged => Some(Did::Merged),
         Outcome::Staged => Some(Did::Staged),
         Outcome::Conflict => Some(Did::Conflict),
         Outcome::Again => None,

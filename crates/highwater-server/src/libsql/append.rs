@@ -2,16 +2,17 @@
 //! from the files of a branch into a file of the log.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use highwater_ltx::{Encoder, Generation, PageEncoding, PageNo, StateHash};
+use highwater_ltx::{Encoder, Generation, PageCount, PageEncoding, PageNo, StateHash};
 use tokio::sync::mpsc;
 
 use super::branch::Branch;
 use super::frames::{Batch, FILLED, PAGE, PAGE_SIZE, Settled, SettledPage};
-use super::freelist;
+use super::{freelist, standing};
 use crate::buffers::ChannelWriter;
-use crate::log::{Database, Delta, DeltaImages, LIBSQL, Refusal, Staged, unencodable};
+use crate::log::{Database, Delta, DeltaImages, LIBSQL, Refusal, Staged, State, unencodable};
 use crate::{Error, Result, paths, push, staging};
 
 /// Pages that are read at once.
@@ -26,6 +27,8 @@ pub(super) struct Source<'a> {
     pub(super) batch: &'a Batch,
     /// Which frame since the fork is the first of those that [`SettledPage::frame`] counts.
     pub(super) from: usize,
+    /// What the frames are on top of, and how many pages it has; `None`: the head.
+    pub(super) before: Option<(Arc<State>, PageCount)>,
 }
 
 impl Source<'_> {
@@ -39,8 +42,16 @@ impl Source<'_> {
             _ => Vec::new(),
         }
         .into_iter();
+        let carried: Vec<PageNo> =
+            pages.iter().filter(|page| self.is_carried(page)).map(|page| page.page).collect();
+        let mut carried = match &self.before {
+            Some((state, _)) if !carried.is_empty() => standing::read(state, carried).await?,
+            _ => Vec::new(),
+        }
+        .into_iter();
         let lost = || Error::damaged(&paths::pushes(&db.name), "a frame of a push is nowhere");
         let image = |page: &SettledPage| match frame(page) {
+            None if self.is_carried(page) => carried.next().map(Bytes::from).ok_or_else(lost),
             None => Ok(filled.clone()),
             Some(at) if at < self.waiting => stored.next().ok_or_else(lost),
             Some(at) => {
@@ -51,6 +62,11 @@ impl Source<'_> {
         };
         pages.iter().map(image).collect()
     }
+
+    /// Whether it is a page as it was before the frames.
+    fn is_carried(&self, page: &SettledPage) -> bool {
+        page.frame.is_none() && self.before.as_ref().is_some_and(|(_, count)| count.contains(page.page))
+    }
 }
 
 /// The delta that these pages are, checked; what it leads to is computed. The caller has the turn.
@@ -60,22 +76,55 @@ pub(super) async fn delta(
     settled: &Settled,
     (generation, frames): (Generation, u64),
 ) -> Result<Delta, Refusal> {
+    let mut delta = without_images(db, source, settled, frames).await?;
+    delta.state = db.state_after(&delta).await?;
+    take_images(db, source, settled, (Some(generation), &mut delta)).await?;
+    Ok(delta)
+}
+
+/// The same for frames that are on top of [`Source::before`] and lead to that state.
+pub(super) async fn delta_on(
+    db: &Database,
+    source: &Source<'_>,
+    settled: &Settled,
+    (frames, state): (u64, StateHash),
+) -> Result<Delta, Refusal> {
+    let mut delta = without_images(db, source, settled, frames).await?;
+    delta.state = state;
+    take_images(db, source, settled, (None, &mut delta)).await?;
+    Ok(delta)
+}
+
+async fn without_images(
+    db: &Database,
+    source: &Source<'_>,
+    settled: &Settled,
+    frames: u64,
+) -> Result<Delta, Refusal> {
     check_first_page(db, source, settled).await?;
     check_filled(db, source, settled).await?;
     let pages = settled.pages.iter().map(|page| (page.page, page.hash)).collect();
     let (commit, images) = (settled.commit, DeltaImages::Dropped);
-    let mut delta = Delta { page_size: PAGE_SIZE, commit, state: StateHash(0), frames, pages, images };
-    delta.state = db.state_after(&delta).await?;
+    Ok(Delta { page_size: PAGE_SIZE, commit, state: StateHash(0), frames, pages, images })
+}
+
+async fn take_images(
+    db: &Database,
+    source: &Source<'_>,
+    settled: &Settled,
+    (counts_in, delta): (Option<Generation>, &mut Delta),
+) -> Result<()> {
     delta.images = if settled.pages.len() * PAGE <= db.context.limits.in_memory_body() {
         DeltaImages::Memory(source.read(db, &settled.pages).await?.concat())
     } else {
-        DeltaImages::Staged(stage(db, source, settled, (generation, &delta)).await?)
+        DeltaImages::Staged(stage(db, source, settled, (counts_in, delta)).await?)
     };
-    Ok(delta)
+    Ok(())
 }
 
 async fn check_first_page(db: &Database, source: &Source<'_>, settled: &Settled) -> Result<(), Refusal> {
-    let Some(first) = settled.pages.first().filter(|page| page.page.0 == 1) else { return Ok(()) };
+    let first = settled.pages.first().filter(|page| page.page.0 == 1 && !source.is_carried(page));
+    let Some(first) = first else { return Ok(()) };
     let image = source.read(db, &[*first]).await?.concat();
     match push::page_fault(PageNo(1), &image, PAGE_SIZE) {
         _ if first.frame.is_none() => Err(another_database(PageNo(1))),
@@ -86,8 +135,8 @@ async fn check_first_page(db: &Database, source: &Source<'_>, settled: &Settled)
 
 /// Pages without a frame must be free ones.
 async fn check_filled(db: &Database, source: &Source<'_>, settled: &Settled) -> Result<(), Refusal> {
-    let filled = settled.pages.iter().filter(|page| page.frame.is_none()).map(|page| page.page);
-    let mut missing: BTreeSet<PageNo> = filled.collect();
+    let filled = settled.pages.iter().filter(|page| page.frame.is_none() && !source.is_carried(page));
+    let mut missing: BTreeSet<PageNo> = filled.map(|page| page.page).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -117,7 +166,11 @@ async fn page(
         return Ok(source.read(db, &[*page]).await?.concat());
     }
     let what = || Refusal::Corrupt(format!("its freelist names page {page}, which does not exist"));
-    db.head_page(page).await?.ok_or_else(what)
+    match &source.before {
+        None => db.head_page(page).await?.ok_or_else(what),
+        Some((_, count)) if !count.contains(page) => Err(what()),
+        Some((state, _)) => Ok(standing::read(state, vec![page]).await?.concat()),
+    }
 }
 
 type Pages = Vec<(PageNo, Bytes)>;
@@ -127,9 +180,9 @@ async fn stage(
     db: &Database,
     source: &Source<'_>,
     settled: &Settled,
-    (generation, delta): (Generation, &Delta),
+    (counts_in, delta): (Option<Generation>, &Delta),
 ) -> Result<Staged> {
-    let planned = db.next(Some(generation));
+    let planned = db.next(counts_in);
     let header = planned.header(PAGE_SIZE, delta.commit, delta.frames, LIBSQL, delta.state);
     let path = paths::upload(&db.name, staging::unique());
     let (sender, mut chunks) = mpsc::channel::<Pages>(2);

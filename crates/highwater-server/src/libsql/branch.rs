@@ -142,12 +142,17 @@ pub(super) type Shared = Arc<tokio::sync::Mutex<Branch>>;
 impl Branches {
     /// A new branch without frames; nothing of it is stored yet.
     pub(super) async fn begin(db: &Database, fork: Option<Place>) -> Result<Shared> {
+        let number = Self::number(db).await?;
+        Ok(db.branches.keep(Branch { number, fork, heads: Vec::new(), pieces: Vec::new() }))
+    }
+
+    /// A private number that nothing has.
+    pub(super) async fn number(db: &Database) -> Result<Generation> {
         loop {
             let number = Generation(PRIVATE | (low_bits(staging::unique()) / STRIDE * STRIDE));
             // Twice the same number is unlikely enough that looking is all that is needed.
             if db.context.store.list(&paths::branch(&db.name, number)).await?.is_empty() {
-                let branch = Branch { number, fork, heads: Vec::new(), pieces: Vec::new() };
-                return Ok(db.branches.keep(branch));
+                return Ok(number);
             }
         }
     }

@@ -99,8 +99,17 @@ pub(super) struct SettledPage {
     pub(super) page: PageNo,
     pub(super) hash: PageHash,
     /// Which of the frames has the image. `None`: no frame has one, although the database grew by this
-    /// page: it was freed before it was ever written. [`FILLED`] stands for it.
+    /// page: it was freed before it was ever written. [`FILLED`] stands for it. Or it is a page of before the
+    /// frames ([`Settled::carry`]).
     pub(super) frame: Option<usize>,
+}
+
+impl Settled {
+    /// Adds pages as they were before the frames.
+    pub(super) fn carry(&mut self, pages: impl Iterator<Item = (PageNo, PageHash)>) {
+        self.pages.extend(pages.map(|(page, hash)| SettledPage { page, hash, frame: None }));
+        self.pages.sort_unstable_by_key(|page| page.page);
+    }
 }
 
 /// What a page holds that no frame had. It is a free page, so nobody reads it; but it must not look like

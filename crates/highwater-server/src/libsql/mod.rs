@@ -6,10 +6,12 @@
 //!
 //! - A number means a state only where a push in the log ends. What a client pushes is compared, push by
 //!   push, with what the log has there ([`compare`]): equal is known and not stored again, at the head it
-//!   is appended, anything else is a conflict.
+//!   is appended, anything else is merged ([`heal`]).
 //! - A generation only grows, and (generation, frame) names one state for ever. Frames that do not yet
 //!   decide anything (a batch that ends within a transaction) wait in a branch: a private generation,
 //!   durable under `DB/sync/`, that continues the one that it was forked from ([`branch`]).
+//! - A client whose push was merged has rows that nobody else has at these places. From then on its numbers are those
+//!   of a detour: a private generation for itself, whose pulls bring only what it lacks ([`detour`], [`catch_up`]).
 //! - When it is not proven what comes before a push, the client is asked to send its whole log.
 //!
 //! A push of k frames takes k numbers in the log although only the last image of each page is kept. Who
@@ -19,14 +21,19 @@
 mod append;
 mod baton;
 mod branch;
+mod catch_up;
 mod compare;
+mod detour;
 mod frames;
 mod freelist;
 mod ground;
+mod heal;
 mod pull;
 mod push;
+mod standing;
 
 pub(crate) use branch::Branches;
+pub(crate) use detour::Detours;
 pub(crate) use frames::{Batch, FRAME};
 pub(crate) use pull::{Pull, export, newest, pull};
 pub(crate) use push::{Outcome, Request, push};

@@ -15,13 +15,17 @@ use std::sync::Arc;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use highwater_ltx::{FrameNo, Generation, PageCount, PageNo, Place};
 
 use super::branch::Branches;
 use super::compare::{Compared, begins_next, compare, is_boundary, pages_at, push_images};
 use super::frames::{FRAME, PAGE, PAGE_SIZE, filled_hash, header};
+use super::ground::{self, Ground};
 use super::is_private;
-use crate::log::{Database, Entry, Images, Refusal};
+use super::{catch_up, standing};
+use crate::log::{Database, Entry, Images, Refusal, State};
+use crate::store::Store;
 use crate::{Error, Result};
 
 /// Further pushes are left for the next request when an answer has so many bytes.
@@ -72,7 +76,12 @@ pub(crate) async fn pull(
     if page_size != PAGE_SIZE {
         return Err(Refusal::WrongPageSize { database: page_size, sent: PAGE_SIZE });
     }
-    let place = if is_private(generation) { in_log(db, at).await? } else { Some(at) };
+    let place = match ground::at(db, at).await? {
+        Ground::Detour(node) => return catch_up::pull(db, *node).await,
+        Ground::Branch(_) => in_log(db, at).await?,
+        Ground::Log(place) => Some(place),
+        Ground::Unknown | Ground::Unproven => None,
+    };
     let Some(place) = place.filter(|place| db.read(|log| is_boundary(log, *place)) == Some(true)) else {
         return Ok(Pull::Unproven(at));
     };
@@ -82,17 +91,23 @@ pub(crate) async fn pull(
         let end = if is_private(generation) { generation } else { newest };
         return Ok(Pull::End(end));
     }
-    let mut frames = 0;
-    entries.retain(|(entry, _)| {
-        let wanted = frames * (FRAME as u64) < ENOUGH;
-        frames += if wanted { u64::from(entry.frames) } else { 0 };
-        wanted
-    });
+    let frames = first_of(&mut entries, |(entry, _)| entry.frames.into());
     let mut parts = Vec::with_capacity(entries.len());
     for (entry, before) in entries {
         parts.push(Part::of(db, entry, before).await?);
     }
     Ok(Pull::Frames(frames, body(db, parts, Part::chunk)))
+}
+
+/// Leaves so many transactions as are worth an answer; their frames.
+pub(super) fn first_of<T>(transactions: &mut Vec<T>, count: impl Fn(&T) -> u64) -> u64 {
+    let mut frames = 0;
+    transactions.retain(|transaction| {
+        let wanted = frames * (FRAME as u64) < ENOUGH;
+        frames += if wanted { count(transaction) } else { 0 };
+        wanted
+    });
+    frames
 }
 
 /// The pushes after a place in its generation, and the size of the database before each.
@@ -116,12 +131,66 @@ async fn in_log(db: &Database, at: Place) -> Result<Option<Place>> {
 
 /// One push as frames.
 #[derive(Debug)]
-struct Part {
-    images: Arc<Images>,
+pub(super) struct Part {
+    pub(super) images: Pages,
     /// After it.
-    pages: PageCount,
+    pub(super) pages: PageCount,
     /// How many fillers come before all of them.
-    fillers: u64,
+    pub(super) fillers: u64,
+}
+
+/// Where the pages of a transaction are.
+#[derive(Debug, Clone)]
+pub(super) enum Pages {
+    /// In files of the log.
+    Stored(Arc<Images>),
+    /// In a state of the history.
+    Of(Arc<State>, Arc<Vec<PageNo>>),
+}
+
+impl Pages {
+    fn last(&self) -> Option<PageNo> {
+        match self {
+            Self::Stored(images) => images.list.last().map(|image| image.page),
+            Self::Of(_, pages) => pages.last().copied(),
+        }
+    }
+
+    /// Reads them in order, some at a time, and gives each to `take`.
+    fn read(
+        &self,
+        store: &Store,
+        take: impl Fn(PageNo, &[u8], &mut BytesMut) + Send + Clone + 'static,
+    ) -> BoxStream<'static, Result<Bytes>> {
+        match self {
+            Self::Stored(images) => {
+                let found = Arc::clone(images);
+                let batches = images.read(store).map(move |batch| {
+                    let (batch, mut out) = (batch?, BytesMut::new());
+                    found.decode::<Error>(&batch, &mut Vec::new(), |image, data| {
+                        take(image.page, data, &mut out);
+                        Ok(())
+                    })?;
+                    Ok(out.freeze())
+                });
+                batches.boxed()
+            }
+            Self::Of(state, pages) => {
+                let chunks: Vec<Vec<PageNo>> = pages.chunks(BLOCK).map(<[PageNo]>::to_vec).collect();
+                let state = Arc::clone(state);
+                let blocks = futures::stream::iter(chunks).then(move |chunk| {
+                    let (state, take) = (Arc::clone(&state), take.clone());
+                    async move {
+                        let (images, mut out) =
+                            (standing::read(&state, chunk.clone()).await?, BytesMut::new());
+                        chunk.iter().zip(&images).for_each(|(page, data)| take(*page, data, &mut out));
+                        Ok(out.freeze())
+                    }
+                });
+                blocks.boxed()
+            }
+        }
+    }
 }
 
 impl Part {
@@ -135,7 +204,7 @@ impl Part {
             images = without_filled(db, images, before, excess).await?;
         }
         let fillers = frames.saturating_sub(images.list.len() as u64);
-        Ok(Self { images: Arc::new(images), pages: entry.page_count, fillers })
+        Ok(Self { images: Pages::Stored(Arc::new(images)), pages: entry.page_count, fillers })
     }
 
     /// The page of a filler, counted from 0.
@@ -148,7 +217,7 @@ impl Part {
 
     /// The fillers, in blocks.
     fn filled(&self) -> impl Iterator<Item = Bytes> + use<> {
-        let part = Self { images: Arc::clone(&self.images), ..*self };
+        let part = Self { images: self.images.clone(), ..*self };
         (0..self.fillers).step_by(BLOCK).map(move |first| {
             let numbers = first..part.fillers.min(first + BLOCK as u64);
             let mut block = BytesMut::zeroed(numbers.clone().count() * FRAME);
@@ -161,8 +230,8 @@ impl Part {
     }
 
     /// One page of the push, as what is sent of it.
-    fn chunk(&self, page: PageNo, data: &[u8], out: &mut BytesMut) {
-        let last = self.images.list.last().is_some_and(|last| last.page == page);
+    pub(super) fn chunk(&self, page: PageNo, data: &[u8], out: &mut BytesMut) {
+        let last = self.images.last() == Some(page);
         out.extend_from_slice(&header(page, if last { self.pages } else { PageCount(0) }));
         out.extend_from_slice(data);
     }
@@ -206,7 +275,8 @@ pub(crate) async fn export(db: &Arc<Database>, generation: Generation) -> Result
     let Some(before) = before else { return Ok(empty()) };
     let Some((entry, images)) = db.images_at(before).await? else { return Ok(None) };
     let size = entry.page_count.bytes(PAGE_SIZE);
-    let part = Part { images: Arc::new(images), pages: entry.page_count, fillers: 0 };
+    let images = Pages::Stored(Arc::new(images));
+    let part = Part { images, pages: entry.page_count, fillers: 0 };
     let image = |part: &Part, page: PageNo, data: &[u8], out: &mut BytesMut| {
         out.extend_from_slice(data);
         if page.0 + 1 == PAGE_SIZE.lock_page().0 && page.0 < part.pages.0 {
@@ -218,7 +288,7 @@ pub(crate) async fn export(db: &Arc<Database>, generation: Generation) -> Result
 }
 
 /// A body that reads pages while they are sent.
-fn body(
+pub(super) fn body(
     db: &Arc<Database>,
     parts: Vec<Part>,
     write: impl Fn(&Part, PageNo, &[u8], &mut BytesMut) + Send + Copy + 'static,
@@ -227,18 +297,8 @@ fn body(
     let stream = futures::stream::iter(parts).flat_map(move |part| {
         let part = Arc::new(part);
         let fillers = futures::stream::iter(part.filled().map(Ok));
-        let images = part.images.read(&store).then(move |batch| {
-            let part = Arc::clone(&part);
-            async move {
-                let batch = batch?;
-                let mut out = BytesMut::new();
-                part.images.decode::<Error>(&batch, &mut Vec::new(), |image, data| {
-                    write(&part, image.page, data, &mut out);
-                    Ok(())
-                })?;
-                Ok::<Bytes, Error>(out.freeze())
-            }
-        });
+        let of = Arc::clone(&part);
+        let images = part.images.read(&store, move |page, data, out| write(&of, page, data, out));
         fillers.chain(images)
     });
     let name = db.name.clone();

@@ -2,8 +2,8 @@
 //!
 //! Order of steps: what comes before is made certain; frames that decide nothing yet are stored in a
 //! branch; at a commit everything since the last decided place is compared with the log, and what is new
-//! is appended to its head. The client is answered when that is durable. Killed anywhere, the client sends
-//! the same frames again, which are then known.
+//! is appended to its head, or, when others were faster, merged into it ([`super::heal`]). The client is answered when
+//! that is durable. Killed anywhere, the client sends the same frames again, which are then known.
 
 use std::sync::Arc;
 
@@ -18,8 +18,9 @@ use super::branch::{Branch, Branches};
 use super::compare::{Compared, compare, is_boundary, is_head, pages_at};
 use super::frames::{Batch, FrameHead, PAGE, PAGE_SIZE, Salts, settle};
 use super::freelist;
-use super::ground::{Ground, ground};
-use crate::log::{Appended, Database, LIBSQL, Refusal};
+use super::ground::{Ground, Node, ground, node};
+use super::heal::{Diverged, Healed};
+use crate::log::{Appended, Database, LIBSQL, Log, Refusal};
 
 /// How often a server that loses the race for head+1 compares again before it gives up.
 const ATTEMPTS: usize = 16;
@@ -49,6 +50,9 @@ pub(crate) struct Pushed {
     /// What was done.
     #[serde(skip)]
     pub(crate) outcome: Outcome,
+    /// Why not, as a clause.
+    #[serde(skip)]
+    pub(crate) why: Option<String>,
 }
 
 /// What was done with a push.
@@ -58,24 +62,30 @@ pub(crate) enum Outcome {
     Known,
     /// The log has it now.
     Appended,
+    /// It was merged into the head.
+    Merged,
     /// It waits for its commit.
     Staged,
     /// The client is asked for its whole log.
     Again,
-    /// Something else stands in the log there.
+    /// Others wrote too, and it cannot be merged with that.
     Conflict,
 }
 
 impl Pushed {
     fn new(outcome: Outcome, place: Place) -> Self {
         let (status, baton) = match outcome {
-            Outcome::Known | Outcome::Appended => ("ok", Baton::Log(place)),
+            Outcome::Known | Outcome::Appended | Outcome::Merged => ("ok", Baton::Log(place)),
             Outcome::Staged => ("ok", Baton::Branch(place)),
             Outcome::Again => ("ok", Baton::Again),
             Outcome::Conflict => ("conflict", Baton::Again),
         };
         let (generation, max_frame_no) = (place.generation.0, place.frame.0);
-        Self { status, generation, max_frame_no, baton: baton.to_string(), outcome }
+        Self { status, generation, max_frame_no, baton: baton.to_string(), outcome, why: None }
+    }
+
+    fn conflict(place: Place, why: impl Into<String>) -> Self {
+        Self { why: Some(why.into()), ..Self::new(Outcome::Conflict, place) }
     }
 }
 
@@ -90,7 +100,15 @@ pub(crate) async fn push(db: &Arc<Database>, request: Request<'_>) -> Result<Pus
         return Err(Refusal::WrongPageSize { database, sent: PAGE_SIZE });
     }
     let Request { generation, first, batch, baton } = request;
-    let work = |fork, branch, waiting| Work { db, fork, branch, waiting, batch: &batch, first };
+    let work = |fork: Option<Node>, branch, waiting| Work {
+        db,
+        fork,
+        branch,
+        waiting,
+        batch: &batch,
+        first,
+        follows: matches!(baton.and_then(Baton::parse), Some(Baton::Log(_))),
+    };
     if baton.and_then(Baton::parse) == Some(Baton::Again) {
         db.branches.ask(batch.salts);
     }
@@ -106,8 +124,9 @@ pub(crate) async fn push(db: &Arc<Database>, request: Request<'_>) -> Result<Pus
                 db.branches.ask(batch.salts);
                 return Ok(Pushed::new(Outcome::Again, earlier));
             }
-            work(Some(place), None, 0).take().await
+            work(Some(Node::at(db, place)), None, 0).take().await
         }
+        Ground::Detour(node) => work(Some(*node), None, 0).take().await,
         Ground::Unknown => work(None, None, 0).take().await,
         Ground::Branch(branch) => {
             let mut branch = branch.lock().await;
@@ -118,7 +137,14 @@ pub(crate) async fn push(db: &Arc<Database>, request: Request<'_>) -> Result<Pus
             if !again.iter().zip(&batch.heads).all(|(a, b)| a == b) {
                 return Ok(send_all(db, generation, batch.salts));
             }
-            let pushed = work(branch.fork, Some(&mut branch), waiting).take().await;
+            let fork = match branch.fork {
+                None => None,
+                Some(fork) => match node(db, fork).await? {
+                    Some(node) => Some(node),
+                    None => return Ok(send_all(db, generation, batch.salts)),
+                },
+            };
+            let pushed = work(fork, Some(&mut branch), waiting).take().await;
             if let Err(Refusal::Failed(_)) = pushed {
                 // Its files may be gone: what the store has is asked for again.
                 db.branches.forget(branch.number);
@@ -158,8 +184,8 @@ fn send_all(db: &Database, generation: Generation, salts: Salts) -> Pushed {
 /// A batch on its ground.
 struct Work<'a> {
     db: &'a Arc<Database>,
-    /// The place of the log that comes before; `None`: the content tells.
-    fork: Option<Place>,
+    /// The place that comes before; `None`: the content tells.
+    fork: Option<Node>,
     /// Frames between that place and the batch.
     branch: Option<&'a mut Branch>,
     /// How many of the branch's frames come before the batch; those after it are sent again.
@@ -167,6 +193,8 @@ struct Work<'a> {
     batch: &'a Batch,
     /// The number of the batch's first frame.
     first: FrameNo,
+    /// Whether it follows what was taken in within the same sync.
+    follows: bool,
 }
 
 /// What a comparison leads to.
@@ -177,7 +205,12 @@ enum Step {
     Append(Place, usize),
     /// It takes more frames to tell.
     Wait,
-    Conflict(Place),
+    /// The client has the history up to this place, and the frames after so many are its own.
+    Diverged(Node, usize),
+    /// It is to show that its log is of this history, from this place on.
+    Show(Place),
+    /// It is of another history.
+    Stranger(Place),
 }
 
 impl Work<'_> {
@@ -199,10 +232,20 @@ impl Work<'_> {
                     self.db.branches.prove(place.generation, self.batch.salts);
                     return Ok(Pushed::new(Outcome::Known, place));
                 }
-                Step::Conflict(place) => return Ok(Pushed::new(Outcome::Conflict, place)),
+                Step::Stranger(place) => {
+                    return Ok(Pushed::conflict(place, "its log does not continue this database's history"));
+                }
+                Step::Show(place) => {
+                    self.db.branches.ask(self.batch.salts);
+                    return Ok(Pushed::new(Outcome::Again, place));
+                }
                 Step::Wait => {
                     drop(turn);
                     return self.stage().await;
+                }
+                Step::Diverged(node, known) => {
+                    drop(turn);
+                    return self.heal(node, &heads, known).await;
                 }
                 Step::Append(at, known) => {
                     let Some(entry) = self.append(at, heads.get(known..).unwrap_or_default(), known).await?
@@ -232,7 +275,8 @@ impl Work<'_> {
                 branch.number
             }
             None => {
-                let branch = Branches::begin(self.db, self.fork).await?;
+                let fork = self.fork.as_ref().map(|node| node.place);
+                let branch = Branches::begin(self.db, fork).await?;
                 let mut branch = branch.lock().await;
                 branch.add(store, name, self.batch).await?;
                 branch.number
@@ -243,16 +287,25 @@ impl Work<'_> {
 
     /// Compares all frames since the fork with the log. The caller has the turn.
     async fn compare(&self, heads: &[FrameHead]) -> Result<Step, Refusal> {
-        let compared = match self.fork {
-            Some(fork) => compare(self.db, fork, heads).await?,
+        let compared = match &self.fork {
+            Some(node) if node.detour.is_some() => return Ok(self.diverged(node.clone(), 0)),
+            Some(node) => compare(self.db, node.place, heads).await?,
             None => by_content(self.db, heads).await?,
+        };
+        let differs = |at: Place| {
+            let from = self.fork.as_ref().map_or(FrameNo(0), |node| node.place.frame);
+            let known = usize::try_from(at.frame.0.saturating_sub(from.0)).unwrap_or(usize::MAX);
+            if self.fork.is_none() && known == 0 {
+                return Step::Stranger(at);
+            }
+            self.diverged(Node::at(self.db, at), known)
         };
         Ok(match compared {
             Compared::Known { at, known } if known == heads.len() => Step::Known(at),
             Compared::Known { at, known } if self.db.read(|log| is_head(log, at)) != Some(false) => {
                 Step::Append(at, known)
             }
-            Compared::Known { at, .. } | Compared::Differs { at } => Step::Conflict(at),
+            Compared::Known { at, .. } | Compared::Differs { at } => differs(at),
             // A client that has more to send fills its batches, unless it was told to make them smaller: then it
             // comes here only when it was asked for what it sent before.
             Compared::Within { .. }
@@ -260,8 +313,68 @@ impl Work<'_> {
             {
                 Step::Wait
             }
-            Compared::Within { at } => Step::Conflict(at),
+            Compared::Within { at } => differs(at),
         })
+    }
+
+    /// Frames after a place that is not the head's. They are only worth something on top of the state there, so it must
+    /// be certain that the client has it: its log holds what comes before (so many frames of it were compared),
+    /// or did when it was seen before, or was numbered here.
+    fn diverged(&self, from: Node, known: usize) -> Step {
+        if from.standing.txid == TxId(0) {
+            return Step::Stranger(from.place);
+        }
+        let salts = self.batch.salts;
+        let seen = self.db.branches.is_proven(from.place.generation, salts)
+            || from.detour.as_ref().is_some_and(|detour| detour.knows(salts));
+        let asked = self.db.branches.was_asked(salts);
+        if known > 0 {
+            // Whatever becomes of what follows.
+            self.db.branches.prove(from.place.generation, salts);
+        }
+        if known > 0 || seen || self.follows || (from.place.frame == FrameNo(0) && !asked) {
+            return Step::Diverged(from, known);
+        }
+        if asked {
+            return Step::Stranger(from.place);
+        }
+        let earlier = match &from.detour {
+            Some(detour) => {
+                detour.before(from.place.frame).map_or(FrameNo(0), |step| FrameNo(step.first.0 - 1))
+            }
+            None => {
+                let span = |log: &Log| log.at(from.place).map_or(0, |entry| entry.frames);
+                FrameNo(from.place.frame.0.saturating_sub(self.db.read(span).unwrap_or(0).into()))
+            }
+        };
+        Step::Show(Place { frame: earlier, ..from.place })
+    }
+
+    /// Merges what a client wrote while others did.
+    async fn heal(&self, from: Node, heads: &[FrameHead], known: usize) -> Result<Pushed, Refusal> {
+        let (place, salts) = (from.place, self.batch.salts);
+        let diverged = Diverged {
+            db: self.db,
+            from,
+            branch: self.branch.as_deref(),
+            waiting: self.waiting,
+            batch: self.batch,
+            heads,
+            known,
+        };
+        match diverged.heal().await {
+            Ok(Healed { place, outcome }) => {
+                self.db.branches.prove(place.generation, salts);
+                Ok(Pushed::new(outcome, place))
+            }
+            Err(Refusal::Conflict(conflict)) => {
+                let count = conflict.1.len();
+                let why = format!("the policy is to merge nothing that meets ({count} rows do)");
+                Ok(Pushed::conflict(place, why))
+            }
+            Err(Refusal::CannotMerge(why)) => Ok(Pushed::conflict(place, why.1.reason)),
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// Appends frames, of which the first is the `from`-th since the fork, to the head. `None`: another
@@ -274,8 +387,13 @@ impl Work<'_> {
             let what = "the database grows by more pages than the frames can account for";
             return Err(Refusal::Corrupt(what.to_owned()));
         }
-        let source =
-            Source { branch: self.branch.as_deref(), waiting: self.waiting, batch: self.batch, from };
+        let source = Source {
+            branch: self.branch.as_deref(),
+            waiting: self.waiting,
+            batch: self.batch,
+            from,
+            before: None,
+        };
         let mut delta =
             delta(self.db, &source, &settle(heads, before), (at.generation, heads.len() as u64)).await?;
         kill_point("server-libsql-before-append");

@@ -39,8 +39,9 @@ pub(crate) use images::{Batch, Images, blocking};
 pub(crate) use locate::Located;
 pub(crate) use merges::MergeName;
 pub(crate) use snapshot::snapshot_header;
+pub(crate) use state::{Kept, State};
 
-use crate::libsql::Branches;
+use crate::libsql::{Branches, Detours};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::ready::Ready;
@@ -91,6 +92,8 @@ pub(crate) struct Database {
     pub(crate) last_used: AtomicU64,
     /// Unfinished pushes of libSQL clients.
     pub(crate) branches: Branches,
+    /// Private generations of libSQL clients that wrote while others did.
+    pub(crate) detours: Detours,
     /// What had happened to it as a whole when it was opened.
     lifecycle: Lifecycle,
     /// Set when something happened to it since: whoever asks next opens it anew.
@@ -123,6 +126,7 @@ impl Database {
             snapshot_failed: Mutex::new(None),
             last_used: AtomicU64::new(0),
             branches: Branches::default(),
+            detours: Detours::default(),
             lifecycle,
             stale: AtomicBool::new(false),
         })

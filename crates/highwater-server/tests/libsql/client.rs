@@ -2,6 +2,8 @@
 //! them in batches of 128, and pulls frames by number. Pulled pages are put into the file at once, where a
 //! real client would add them to its log; the numbers are the same.
 
+#![allow(dead_code)]
+
 use std::path::PathBuf;
 
 use highwater_pages::canonicalise_first_page;
@@ -29,6 +31,10 @@ pub struct Device {
     pub offset: u64,
     /// Those frames: a real client's log still has them.
     pub pulled: Vec<Frame>,
+    /// A real client's log keeps its salts until it is checkpointed.
+    pub salts: std::cell::OnceCell<[u8; 8]>,
+    /// What stands in the frames of its own since it pulled last.
+    since: std::cell::OnceCell<[u8; 8]>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -58,13 +64,41 @@ impl Device {
             durable: 0,
             offset: 0,
             pulled: Vec::new(),
+            salts: std::cell::OnceCell::new(),
+            since: std::cell::OnceCell::new(),
         };
         device.pull().await.unwrap();
         device.connect();
         device
     }
 
+    /// A client with a copy of its files.
+    pub fn copy(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("local.db");
+        for suffix in ["db", "db-wal"] {
+            let from = self.path.with_extension(suffix);
+            if from.exists() {
+                std::fs::copy(from, path.with_extension(suffix)).unwrap();
+            }
+        }
+        let mut copy = Self {
+            http: self.http.clone(),
+            url: self.url.clone(),
+            path,
+            _folder: folder,
+            sqlite: None,
+            pulled: self.pulled.clone(),
+            salts: self.salts.clone(),
+            since: self.since.clone(),
+            ..*self
+        };
+        copy.connect();
+        copy
+    }
+
     fn connect(&mut self) {
+        self.since.take();
         let sqlite = Connection::open(&self.path).unwrap();
         sqlite.pragma_update(None, "journal_mode", "wal").unwrap();
         sqlite.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
@@ -94,9 +128,13 @@ impl Device {
     /// Its whole log, as far as a real client has it: with what it pulled.
     pub fn log(&self) -> Vec<Frame> {
         let (own, mut log) = (self.frames(), self.pulled.clone());
-        let salts = own.first().map_or([7; 8], |frame| frame[8..16].try_into().unwrap());
-        log.iter_mut().for_each(|frame| frame[8..16].copy_from_slice(&salts));
-        log.extend(own);
+        log.extend(own.iter().cloned());
+        if let Some(first) = own.first() {
+            let raw: [u8; 8] = first[8..16].try_into().unwrap();
+            let kept = *self.salts.get_or_init(|| raw);
+            let salts = if *self.since.get_or_init(|| raw) == raw { kept } else { raw };
+            log.iter_mut().for_each(|frame| frame[8..16].copy_from_slice(&salts));
+        }
         log
     }
 

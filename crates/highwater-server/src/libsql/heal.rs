@@ -1,0 +1,191 @@
+//! A push of a client that wrote while others did: it is merged, and the client goes on in a detour of its own.
+//!
+//! Order of steps: what of the push the history has already is found by the states that its transactions lead to; the rest
+//! is merged, which is durable with its entry in the log; then the step of the detour is written, and the client is
+//! answered. Killed before the merge, nothing happened; killed after it, the client sends the push again, perhaps with
+//! more behind it, and what was merged is known by its state.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use highwater_ltx::{FrameNo, PageNo, Place};
+use highwater_pages::kill_point;
+
+use super::append::{Source, delta_on};
+use super::branch::Branches;
+use super::detour::{Detour, Step};
+use super::frames::{Batch, FrameHead, Salts, Settled, settle};
+use super::ground::Node;
+use super::push::Outcome;
+use super::standing::{self, Opened, Standing, last_known, states_after};
+use super::{branch::Branch, freelist};
+use crate::log::{Database, Delta, LIBSQL, Refusal, SyncRequest};
+use crate::store::Created;
+
+/// How often the end of a detour is looked for when another server adds to it.
+const ATTEMPTS: usize = 4;
+
+/// A push that does not follow the head.
+pub(super) struct Diverged<'a> {
+    pub(super) db: &'a Arc<Database>,
+    /// Where its frames begin to be another history.
+    pub(super) from: Node,
+    pub(super) branch: Option<&'a Branch>,
+    pub(super) waiting: usize,
+    pub(super) batch: &'a Batch,
+    /// All frames since the fork.
+    pub(super) heads: &'a [FrameHead],
+    /// How many of them come before [`Diverged::from`].
+    pub(super) known: usize,
+}
+
+/// Where a push led.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Healed {
+    pub(super) place: Place,
+    pub(super) outcome: Outcome,
+}
+
+impl Diverged<'_> {
+    /// Takes in what is new. The caller does not have the database's turn.
+    pub(super) async fn heal(mut self) -> Result<Healed, Refusal> {
+        let db = self.db;
+        let _turn = db.detours.turn.lock().await;
+        let mut outcome = Outcome::Known;
+        loop {
+            let rest = self.rest();
+            if rest.is_empty() {
+                return Ok(Healed { place: self.from.place, outcome });
+            }
+            let opened = standing::open(db, &self.from.standing).await?;
+            let opened = opened.ok_or_else(|| standing::lost(db))?;
+            self.check_growth()?;
+            if let Some(step) = self.own_step(&opened).await? {
+                self.advance(&step);
+                continue;
+            }
+            let after = states_after(&opened, self.from.standing, rest).await?;
+            if let Some((frames, standing)) = last_known(db, &self.from.standing, &after) {
+                self.note(frames, standing).await?;
+                continue;
+            }
+            let last = after.last().ok_or(Refusal::Busy)?;
+            let standing =
+                self.merge(&opened, Standing { state: last.state, pages: last.pages, ..self.from.standing });
+            let (standing, done) = standing.await?;
+            kill_point("server-libsql-merged");
+            outcome = done;
+            self.note(self.rest().len(), standing).await?;
+        }
+    }
+
+    fn rest(&self) -> &[FrameHead] {
+        self.heads.get(self.known..).unwrap_or_default()
+    }
+
+    /// A free page is named by a page of the freelist, which names at most so many.
+    fn check_growth(&self) -> Result<(), Refusal> {
+        let most = self.from.standing.pages.0 as usize + self.rest().len().saturating_mul(freelist::LEAVES);
+        if self.rest().iter().any(|head| head.commit.0 as usize > most) {
+            let what = "the database grows by more pages than the frames can account for";
+            return Err(Refusal::Corrupt(what.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The next step of the client's own detour, if that is what it sends.
+    async fn own_step(&self, opened: &Opened) -> Result<Option<Step>, Refusal> {
+        let Some(detour) = &self.from.detour else { return Ok(None) };
+        let Some(step) = detour.after(self.from.place.frame).first() else { return Ok(None) };
+        let span = usize::try_from(step.last.0 - self.from.place.frame.0).unwrap_or(usize::MAX);
+        let Some(same) = self.rest().get(..span) else { return Ok(None) };
+        let after = states_after(opened, self.from.standing, same).await?;
+        let leads = after.last().is_some_and(|after| after.frames == span && after.state == step.after.state);
+        Ok(leads.then(|| step.clone()))
+    }
+
+    fn advance(&mut self, step: &Step) {
+        self.known += usize::try_from(step.last.0 + 1 - step.first.0).unwrap_or(usize::MAX);
+        self.from.place.frame = step.last;
+        self.from.standing = step.after;
+    }
+
+    /// Merges all frames that are left into the head. What the client has then, as a state of the history.
+    async fn merge(&self, opened: &Opened, local: Standing) -> Result<(Standing, Outcome), Refusal> {
+        let (db, before) = (self.db, self.from.standing);
+        let mut settled = settle(self.rest(), before.pages);
+        carry(opened, &mut settled).await?;
+        let source = Source {
+            branch: self.branch,
+            waiting: self.waiting,
+            batch: self.batch,
+            from: self.known,
+            before: Some((Arc::clone(&opened.source), before.pages)),
+        };
+        let frames = self.rest().len() as u64;
+        let delta: Delta = delta_on(db, &source, &settled, (frames, local.state)).await?;
+        let base = db.read(|log| log.entry(opened.base).map(|entry| entry.position)).flatten();
+        let is_position = db.read(|log| before.merge(log)).flatten().is_none();
+        kill_point("server-libsql-before-merge");
+        let request = SyncRequest {
+            base: Some(base.ok_or_else(|| standing::lost(db))?),
+            device: LIBSQL,
+            delta: Some(delta),
+            confirm: false,
+            pending: if is_position { Vec::new() } else { vec![before.state] },
+            policy: None,
+        };
+        let verdict = db.sync(request).await?;
+        let merged = verdict.merge.map(|merge| merge.txid);
+        let txid = merged.or(verdict.from).ok_or_else(|| standing::lost(db))?;
+        let outcome = if merged.is_some() { Outcome::Merged } else { Outcome::Appended };
+        Ok((Standing { txid, ..local }, outcome))
+    }
+
+    /// Notes that so many frames lead to that state of the history, in the client's detour or in a new one.
+    async fn note(&mut self, frames: usize, after: Standing) -> Result<(), Refusal> {
+        let heads = self.rest().get(..frames).unwrap_or_default();
+        let written = settle(heads, self.from.standing.pages);
+        let pages = written.pages.iter().filter(|page| page.frame.is_some()).map(|page| page.page);
+        let first = FrameNo(self.from.place.frame.0 + 1);
+        let last = FrameNo(self.from.place.frame.0 + frames as u64);
+        let salts: Salts = self.batch.salts;
+        let step = Step { first, last, after, pages: pages.collect(), salts: Some(salts) };
+        let detour = add(self.db, &self.from, step.clone()).await?;
+        self.advance(&step);
+        self.from.place.generation = detour.number;
+        self.from.detour = Some(detour);
+        Ok(())
+    }
+}
+
+/// Adds a step after a place: to the detour that ends there, or to a new one that is forked there.
+pub(super) async fn add(db: &Database, from: &Node, step: Step) -> Result<Arc<Detour>, Refusal> {
+    let mut detour = from.detour.as_ref().filter(|detour| detour.tip() == from.place).cloned();
+    for _ in 0..ATTEMPTS {
+        let mut longer = match detour.take() {
+            Some(detour) => Detour::clone(&detour),
+            None => Detour::new(Branches::number(db).await?, from.place, from.standing),
+        };
+        if longer.add(db, step.clone()).await? == Created::Ours {
+            return Ok(Arc::new(longer));
+        }
+        // Another server was faster: the place is not the end any more.
+        let found = Detour::find(db, longer.number).await?;
+        if let Some(found) = found.filter(|found| found.after(from.place.frame).first() == Some(&step)) {
+            return Ok(found);
+        }
+    }
+    Err(Refusal::Busy)
+}
+
+/// The pages of the client's own that lie between the log and what it sends now belong to what is merged.
+async fn carry(opened: &Opened, settled: &mut Settled) -> Result<(), Refusal> {
+    let sent: BTreeSet<PageNo> = settled.pages.iter().map(|page| page.page).collect();
+    let own = opened.own.iter().copied();
+    let carried: Vec<PageNo> =
+        own.filter(|page| settled.commit.contains(*page) && !sent.contains(page)).collect();
+    let hashes = standing::hashes(&opened.source, carried.clone()).await?;
+    settled.carry(carried.into_iter().zip(hashes));
+    Ok(())
+}

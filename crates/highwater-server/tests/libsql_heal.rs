@@ -1,0 +1,397 @@
+//! Clients of libSQL's protocol that wrote while others did: they are merged, and brought to the head by their next
+//! pulls. The released clients themselves are tried in `interop/`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::cast_possible_truncation
+)]
+
+#[path = "common/child.rs"]
+mod child;
+mod common;
+#[path = "libsql/client.rs"]
+mod device;
+
+use std::collections::BTreeSet;
+
+use common::{Random, Rig};
+use device::{Device, Failed, Frame};
+use highwater_server::{Limits, SnapshotPolicy};
+use serde_json::json;
+
+/// A table with ids, and one without any key: rows that come twice are seen there.
+const SCHEMA: &str =
+    "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT, mark TEXT); CREATE TABLE events (what TEXT)";
+
+async fn device(rig: &Rig) -> Device {
+    Device::open(rig.url("app")).await
+}
+
+async fn founder(rig: &Rig) -> Device {
+    let mut device = device(rig).await;
+    device.run(SCHEMA);
+    device.run("INSERT INTO notes VALUES (1, 'first', 'first')");
+    device.sync().await.unwrap();
+    device
+}
+
+fn event(device: &Device, what: &str) {
+    device.run(&format!("INSERT INTO events VALUES ('{what}')"));
+}
+
+fn events(device: &Device) -> String {
+    device.text("SELECT coalesce(group_concat(what), '') FROM (SELECT what FROM events ORDER BY what)")
+}
+
+fn large(device: &Device, rows: usize) {
+    device.run(&format!(
+        "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i+1 FROM n WHERE i < {rows})
+         INSERT INTO notes (text) SELECT hex(randomblob(1000)) FROM n"
+    ));
+}
+
+fn is_private(generation: u32) -> bool {
+    generation >= 1 << 31 && generation.is_multiple_of(16)
+}
+
+/// Everybody syncs until nobody has anything new; then all are the same.
+async fn settle(rig: &Rig, devices: &mut [&mut Device]) {
+    for _ in 0..3 {
+        for device in devices.iter_mut() {
+            device.sync().await.unwrap();
+        }
+    }
+    let served = rig.snapshot("app/v1/snapshot").await.pages.concat();
+    for device in devices {
+        assert!(device.image() == served, "a copy differs from the head");
+        device.check();
+    }
+}
+
+#[tokio::test]
+async fn two_clients_that_both_wrote_both_have_the_rows_of_both() {
+    let rig = Rig::memory();
+    let mut a = founder(&rig).await;
+    let mut b = device(&rig).await;
+    event(&a, "of a");
+    a.run("UPDATE notes SET text = 'a' WHERE id = 1");
+    event(&b, "of b");
+    b.run("UPDATE notes SET mark = 'b' WHERE id = 1");
+    a.sync().await.unwrap();
+    let start = b.durable;
+    b.sync().await.unwrap();
+    assert!(is_private(b.generation) && b.durable == b.last() && b.durable > start, "all of it was taken in");
+    b.sync().await.unwrap();
+    assert_eq!(events(&b), "of a,of b");
+    assert_eq!(b.text("SELECT text || mark FROM notes"), "ab");
+    a.sync().await.unwrap();
+    assert_eq!(a.generation, 1, "who did not diverge stays where it is");
+    settle(&rig, &mut [&mut a, &mut b]).await;
+    // And again, from where they are.
+    for round in 0..4 {
+        event(&a, &format!("a{round}"));
+        event(&b, &format!("b{round}"));
+        let (first, second) = if round % 2 == 0 { (&mut a, &mut b) } else { (&mut b, &mut a) };
+        first.sync().await.unwrap();
+        second.sync().await.unwrap();
+        settle(&rig, &mut [&mut a, &mut b]).await;
+    }
+    assert_eq!(events(&a), "a0,a1,a2,a3,b0,b1,b2,b3,of a,of b");
+    let mut c = device(&rig).await;
+    assert_eq!(c.generation, 1, "a new client begins in the log");
+    settle(&rig, &mut [&mut a, &mut b, &mut c]).await;
+}
+
+#[tokio::test]
+async fn a_client_that_only_ever_writes_is_merged_again_and_again() {
+    let rig = Rig::memory();
+    let mut a = founder(&rig).await;
+    let mut b = device(&rig).await;
+    let mut expected = BTreeSet::new();
+    for round in 0..6 {
+        for (name, device) in [("a", &mut a), ("b", &mut b)] {
+            event(device, &format!("{name}{round}"));
+            expected.insert(format!("{name}{round}"));
+            device.sync().await.unwrap();
+        }
+    }
+    settle(&rig, &mut [&mut a, &mut b]).await;
+    assert_eq!(events(&b), expected.into_iter().collect::<Vec<_>>().join(","));
+}
+
+#[tokio::test]
+async fn two_rows_with_one_id_both_live() {
+    let rig = Rig::memory();
+    let mut a = founder(&rig).await;
+    let mut b = device(&rig).await;
+    a.run("INSERT INTO notes VALUES (2, 'of a', '')");
+    b.run("INSERT INTO notes VALUES (2, 'of b', '')");
+    a.sync().await.unwrap();
+    b.sync().await.unwrap();
+    // Its own id is another one at the server; what it does to the row goes there.
+    b.run("UPDATE notes SET mark = 'later' WHERE text = 'of b'");
+    b.sync().await.unwrap();
+    settle(&rig, &mut [&mut a, &mut b]).await;
+    assert_eq!(
+        a.text("SELECT group_concat(text || mark) FROM (SELECT * FROM notes WHERE id > 1 ORDER BY text)"),
+        "of a,of blater"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_answer_and_more_rows_do_not_bring_a_row_twice() {
+    let mut rig = Rig::local(SnapshotPolicy::default(), Limits::default());
+    let mut a = founder(&rig).await;
+    let mut b = device(&rig).await;
+    event(&a, "a");
+    a.sync().await.unwrap();
+    for round in 0..5 {
+        event(&a, &format!("a{round}"));
+        a.sync().await.unwrap();
+        event(&b, &format!("b{round}"));
+        // What the copy is told, the device never hears.
+        b.copy().sync().await.unwrap();
+        if round % 2 == 0 {
+            rig.restart();
+            (a.url, b.url) = (rig.url("app"), rig.url("app"));
+        }
+        if round % 3 > 0 {
+            event(&b, &format!("b{round}more"));
+        }
+        b.sync().await.unwrap();
+        assert_eq!(b.durable, b.last());
+        if round == 3 {
+            settle(&rig, &mut [&mut a, &mut b]).await;
+        }
+    }
+    settle(&rig, &mut [&mut a, &mut b]).await;
+    assert_eq!(events(&a), "a,a0,a1,a2,a3,a4,b0,b1,b1more,b2,b2more,b3,b4,b4more");
+}
+
+#[tokio::test]
+async fn what_a_pull_brought_is_served_again_as_it_was_and_known_when_pushed_back() {
+    let mut rig = Rig::local(SnapshotPolicy::default(), Limits::default());
+    let mut a = founder(&rig).await;
+    let mut b = device(&rig).await;
+    event(&a, "a");
+    event(&b, "b");
+    a.sync().await.unwrap();
+    b.sync().await.unwrap();
+    let place = (b.generation, b.durable + 1);
+    let served = b.get(place.0, place.1).await.unwrap();
+    // The head moves on; the server is another one.
+    event(&a, "more");
+    a.sync().await.unwrap();
+    a.sync().await.unwrap();
+    rig.restart();
+    (a.url, b.url) = (rig.url("app"), rig.url("app"));
+    assert!(b.get(place.0, place.1).await.unwrap()[..] == served[..]);
+    // Killed before it noted what it pulled, the client sends it with what it wrote since.
+    let mut back: Vec<Frame> = served.clone();
+    back.iter_mut().for_each(|frame| frame[8..24].fill(0xab));
+    b.log();
+    let salts = *b.salts.get().unwrap();
+    back.iter_mut().for_each(|frame| frame[8..16].copy_from_slice(&salts));
+    let (_, answer) = b.post(place, &back, None).await;
+    let end = place.1 + served.len() as u64 - 1;
+    assert_eq!(
+        (&answer["status"], &answer["generation"], &answer["max_frame_no"]),
+        (&json!("ok"), &json!(place.0), &json!(end))
+    );
+    settle(&rig, &mut [&mut a, &mut b]).await;
+    assert_eq!(events(&b), "a,b,more");
+}
+
+#[tokio::test]
+async fn a_client_on_its_detour_that_writes_alone_goes_straight_to_the_head() {
+    let mut rig = Rig::local(SnapshotPolicy::default(), Limits::default());
+    let mut a = founder(&rig).await;
+    let mut b = device(&rig).await;
+    event(&a, "a");
+    event(&b, "b");
+    a.sync().await.unwrap();
+    b.sync().await.unwrap();
+    settle(&rig, &mut [&mut a, &mut b]).await;
+    let generation = b.generation;
+    let merges = |log: &serde_json::Value| log["entries"].as_array().unwrap().len();
+    let before = merges(&rig.json("app/v1/log").await);
+    for round in 0..3 {
+        event(&b, &format!("b{round}"));
+        b.sync().await.unwrap();
+        assert_eq!(rig.snapshot("app/v1/snapshot").await.pages.concat(), b.image(), "appended as it is");
+        rig.restart();
+        (a.url, b.url) = (rig.url("app"), rig.url("app"));
+    }
+    assert_eq!((b.generation, merges(&rig.json("app/v1/log").await)), (generation, before + 3));
+    settle(&rig, &mut [&mut a, &mut b]).await;
+    assert_eq!(events(&a), "a,b,b0,b1,b2");
+}
+
+#[tokio::test]
+async fn copies_of_a_client_s_files_that_both_write_are_both_merged() {
+    let rig = Rig::memory();
+    let mut a = founder(&rig).await;
+    let mut b = device(&rig).await;
+    event(&a, "a");
+    event(&b, "b");
+    a.sync().await.unwrap();
+    b.sync().await.unwrap();
+    let mut copy = b.copy();
+    event(&b, "b1");
+    event(&copy, "copy1");
+    b.sync().await.unwrap();
+    copy.sync().await.unwrap();
+    assert_ne!(b.generation, copy.generation, "a number means one history");
+    settle(&rig, &mut [&mut a, &mut b, &mut copy]).await;
+    assert_eq!(events(&a), "a,b,b1,copy1");
+    // A copy that only reads is shown what the other one did.
+    let mut reader = b.copy();
+    event(&b, "b2");
+    b.sync().await.unwrap();
+    event(&a, "a2");
+    a.sync().await.unwrap();
+    settle(&rig, &mut [&mut a, &mut b, &mut reader]).await;
+    assert_eq!(reader.generation, b.generation);
+}
+
+#[tokio::test]
+async fn schemas_that_both_changed_are_merged() {
+    let rig = Rig::memory();
+    let mut a = founder(&rig).await;
+    let mut b = device(&rig).await;
+    a.run("CREATE TABLE of_a (x); INSERT INTO of_a VALUES ('a'); ALTER TABLE notes ADD COLUMN seen INTEGER");
+    b.run("CREATE TABLE of_b (x); INSERT INTO of_b VALUES ('b'); CREATE INDEX by_text ON notes (text)");
+    let cookies = [&a, &b].map(|device| device.text("PRAGMA schema_version").parse::<i64>().unwrap());
+    a.sync().await.unwrap();
+    b.sync().await.unwrap();
+    settle(&rig, &mut [&mut a, &mut b]).await;
+    let merged: i64 = a.text("PRAGMA schema_version").parse().unwrap();
+    assert!(cookies.iter().all(|cookie| merged > *cookie), "{merged} is higher than {cookies:?}");
+    for device in [&a, &b] {
+        assert_eq!(device.text("SELECT (SELECT x FROM of_a) || (SELECT x FROM of_b)"), "ab");
+        device.run("UPDATE notes SET seen = 1");
+    }
+    a.sync().await.unwrap();
+    b.sync().await.unwrap();
+    settle(&rig, &mut [&mut a, &mut b]).await;
+}
+
+#[tokio::test]
+async fn a_push_of_many_batches_is_merged_whole() {
+    let limits = Limits { small_body: 300_000, ..Limits::default() };
+    let mut rig = Rig::local(SnapshotPolicy::default(), limits);
+    let mut a = founder(&rig).await;
+    let mut b = device(&rig).await;
+    event(&a, "a");
+    a.sync().await.unwrap();
+    large(&b, 1000);
+    event(&b, "b");
+    // Killed in the middle, with another server after it.
+    b.push(1).await.unwrap();
+    rig.restart();
+    (a.url, b.url) = (rig.url("app"), rig.url("app"));
+    b.sync().await.unwrap();
+    large(&b, 300);
+    b.sync().await.unwrap();
+    settle(&rig, &mut [&mut a, &mut b]).await;
+    assert_eq!((events(&a), a.text("SELECT count(*) FROM notes")), ("a,b".into(), "1301".into()));
+}
+
+#[tokio::test]
+async fn what_cannot_be_merged_is_a_conflict_until_the_reason_is_gone() {
+    let rig = Rig::memory();
+    let mut a = founder(&rig).await;
+    a.run("CREATE VIRTUAL TABLE search USING fts5 (text, content='')");
+    a.run("INSERT INTO search (rowid, text) VALUES (1, 'one')");
+    a.sync().await.unwrap();
+    let mut b = device(&rig).await;
+    a.run("INSERT INTO search (rowid, text) VALUES (2, 'of a')");
+    b.run("INSERT INTO search (rowid, text) VALUES (3, 'of b')");
+    event(&b, "b");
+    a.sync().await.unwrap();
+    let before = rig.snapshot("app/v1/snapshot").await;
+    for _ in 0..2 {
+        assert_eq!(b.sync().await, Err(Failed::Conflict));
+    }
+    assert!(rig.snapshot("app/v1/snapshot").await == before, "nothing was stored");
+    assert_eq!(events(&b), "b");
+    b.run("DROP TABLE search");
+    a.run("DROP TABLE search");
+    a.sync().await.unwrap();
+    b.sync().await.unwrap();
+    settle(&rig, &mut [&mut a, &mut b]).await;
+    assert_eq!(events(&a), "b");
+}
+
+#[tokio::test]
+async fn two_servers_of_one_store_heal_one_client() {
+    let one = Rig::local(SnapshotPolicy::default(), Limits::default());
+    let two = Rig::start(one.config.clone(), None);
+    let mut a = founder(&one).await;
+    let mut b = device(&one).await;
+    for round in 0..8 {
+        let urls = [one.url("app"), two.url("app")];
+        event(&a, &format!("a{round}"));
+        event(&b, &format!("b{round}"));
+        (a.url, b.url) = (urls[round % 2].clone(), urls[(round / 2) % 2].clone());
+        a.sync().await.unwrap();
+        b.sync().await.unwrap();
+        b.url.clone_from(&urls[(round + 1) % 2]);
+        b.sync().await.unwrap();
+    }
+    settle(&two, &mut [&mut a, &mut b]).await;
+    assert_eq!(events(&a).split(',').count(), 16);
+}
+
+#[tokio::test]
+async fn random_histories_of_clients_that_all_write_converge() {
+    let seed = std::env::var("HIGHWATER_TEST_SEED").map_or(1, |seed| seed.parse().unwrap());
+    println!("HIGHWATER_TEST_SEED={seed}");
+    let mut random = Random(seed);
+    let limits = Limits { small_body: 300_000, ..Limits::default() };
+    let mut rig = Rig::local(SnapshotPolicy { max_files: 7, outweigh: true }, limits);
+    let mut devices = [founder(&rig).await, device(&rig).await, device(&rig).await];
+    let mut written = BTreeSet::new();
+    for round in 0..60 {
+        let who = random.next() as usize % devices.len();
+        for number in 0..random.next() % 3 {
+            let what = format!("{round:03}-{who}-{number}");
+            let device = &mut devices[who];
+            match random.next() % 12 {
+                0 => large(device, 200),
+                1 => device.run("DELETE FROM notes WHERE id % 3 = 0"),
+                2 => device.run(&format!("CREATE TABLE t{round}_{who}_{number} (a, b)")),
+                3 => device.run("VACUUM"),
+                4 => device.run(&format!("UPDATE notes SET mark = '{what}' WHERE id % 5 = 1")),
+                _ => {
+                    event(device, &what);
+                    written.insert(what);
+                }
+            }
+        }
+        let device = &mut devices[who];
+        match random.next() % 4 {
+            0 => device.push(1 + random.next() as usize % 2).await.unwrap(),
+            1 => {
+                // Taken in, and the answer is lost.
+                device.copy().sync().await.unwrap();
+            }
+            _ => device.sync().await.unwrap(),
+        }
+        if random.next().is_multiple_of(6) {
+            rig.restart();
+            devices.iter_mut().for_each(|device| device.url = rig.url("app"));
+        }
+    }
+    let mut all: Vec<&mut Device> = devices.iter_mut().collect();
+    settle(&rig, &mut all).await;
+    assert_eq!(events(&devices[0]), written.into_iter().collect::<Vec<_>>().join(","));
+}
