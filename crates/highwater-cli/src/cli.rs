@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     admin, clone, conflicts, demo, health, keygen, log, restore, serve, status, sync, token, verify,
+    admin, clone, demo, health, keygen, log, query, restore, serve, status, sync, token, verify,
 };
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
@@ -57,6 +58,7 @@ pub(crate) enum Command {
     Status(status::Status),
     Log(log::Log),
     Conflicts(conflicts::Conflicts),
+    Query(query::Query),
     Restore(restore::Restore),
     Verify(verify::Verify),
     Admin(admin::Admin),

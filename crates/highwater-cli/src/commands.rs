@@ -7,6 +7,7 @@ pub(crate) mod demo;
 pub(crate) mod health;
 pub(crate) mod keygen;
 pub(crate) mod log;
+pub(crate) mod query;
 pub(crate) mod restore;
 pub(crate) mod serve;
 pub(crate) mod status;
@@ -34,6 +35,7 @@ pub(crate) fn run(command: Command, global: &Global, out: &Output) -> Result<(),
         Command::Status(status) => status.run(out),
         Command::Log(log) => log.run(out),
         Command::Conflicts(conflicts) => conflicts.run(out),
+        Command::Query(query) => query.run(out),
         Command::Restore(restore) => restore.run(out),
         Command::Admin(admin) => admin.run(out),
         Command::Verify(verify) => verify.run(out),

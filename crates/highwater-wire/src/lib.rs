@@ -13,6 +13,7 @@ mod locate;
 mod merge;
 mod name;
 mod put_back;
+mod query;
 mod remote;
 mod value;
 
@@ -29,6 +30,7 @@ pub use merge::{
     Renumbered, RowJson,
 };
 pub use name::{DbName, InvalidName, MAX_NAME_SEGMENTS, RESERVED_SEGMENTS};
+pub use query::{QueryAnswer, QueryCut, QueryRequest};
 pub use remote::{InvalidRemote, Remote};
 pub use value::SqlValue;
 

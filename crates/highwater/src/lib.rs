@@ -78,6 +78,7 @@ mod home;
 mod lock;
 mod metadata;
 mod outcome;
+mod query;
 mod receive;
 mod remote_database;
 mod status;
@@ -100,6 +101,7 @@ pub use highwater_wire::{
     Renumbered, RowJson, SqlValue,
 };
 pub use highwater_wire::{ConflictDetail, DatabaseInfo, ErrorCode, HeadJson, LIBSQL_NODE, LogEntry, LogPage};
+pub use highwater_wire::{QueryAnswer, QueryCut};
 pub use outcome::{Action, Moved, Progress, Stage, SyncOutcome};
 pub use remote_database::{At, RemoteDatabase, Restored};
 pub use status::Status;

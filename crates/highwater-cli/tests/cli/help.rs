@@ -16,6 +16,8 @@ const COMMANDS: [&str; 13] = [
     "admin",
     "keygen",
     "token",
+    "demo", "serve", "health", "sync", "clone", "status", "log", "query", "restore", "verify", "admin",
+    "keygen", "token",
 ];
 
 #[test]
