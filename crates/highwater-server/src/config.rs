@@ -258,6 +258,10 @@ pub struct Limits {
     /// A body that keeps its reader waiting for more than [`Limits::idle_timeout`] altogether must
     /// come, or be taken, at this many bytes a second at least. Default 1 KiB.
     pub slowest: u64,
+    /// How many queries run at once. Default 4.
+    pub queries: usize,
+    /// How long a query may run. Default 10 s.
+    pub query_timeout: Duration,
     /// How long a TLS handshake may take. Default 10 s.
     pub handshake_timeout: Duration,
     /// How long a client may not take anything of an answer. Default 60 s.
@@ -288,6 +292,8 @@ impl Default for Limits {
             connections_per_address: 0,
             streams: 100,
             slowest: 1 << 10,
+            queries: 4,
+            query_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(60),
             drain: Duration::ZERO,

@@ -10,9 +10,10 @@
 mod memory;
 mod rate;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::Limits;
 pub(crate) use memory::{Charge, Charged, Metered};
@@ -23,6 +24,7 @@ pub(crate) use rate::TooOften;
 pub(crate) struct Shares {
     rate: Option<rate::Rate>,
     requests: Semaphore,
+    queries: Arc<Semaphore>,
     wait: Duration,
     /// For the bodies of requests.
     pub(crate) incoming: memory::Budget,
@@ -36,6 +38,7 @@ impl Shares {
         Self {
             rate: (limits.rate > 0).then(|| rate::Rate::new(limits.rate, limits.burst)),
             requests: Semaphore::new(limits.requests.clamp(1, Semaphore::MAX_PERMITS)),
+            queries: Arc::new(Semaphore::new(limits.queries.clamp(1, Semaphore::MAX_PERMITS))),
             wait: limits.wait,
             incoming: memory::Budget::new(half, limits.wait),
             outgoing: memory::Budget::new(half, limits.wait),
@@ -45,6 +48,11 @@ impl Shares {
     /// Counts one request of a caller.
     pub(crate) fn count(&self, caller: &str) -> Result<(), TooOften> {
         self.rate.as_ref().map_or(Ok(()), |rate| rate.take(caller))
+    }
+
+    /// A place among the queries that run; `None` when there is none for too long.
+    pub(crate) async fn query(&self) -> Option<OwnedSemaphorePermit> {
+        tokio::time::timeout(self.wait, Arc::clone(&self.queries).acquire_owned()).await.ok()?.ok()
     }
 
     /// A place among the requests that are worked on; `None` when there is none for too long.

@@ -93,6 +93,8 @@ keys! {
         "How many requests a second each token may send (without tokens: each address); 0: no limit.";
     "limits.burst" Plain config.limits.burst
         "How many requests may come at once after a pause, where limits.rate holds.";
+    "limits.queries" Plain config.limits.queries
+        "How many queries run at once.";
     "limits.connections" Plain config.limits.connections
         "How many connections may be open; when there are more, the ones idle the longest are closed.";
     "limits.connections_per_address" Plain config.limits.connections_per_address
@@ -107,6 +109,8 @@ keys! {
         "How long a client may stay silent within a body.";
     "timeouts.write" Plain config.limits.write_timeout
         "How long a client may take nothing of an answer.";
+    "timeouts.query" Plain config.limits.query_timeout
+        "How long a query may run.";
     "timeouts.handshake" Plain config.limits.handshake_timeout
         "How long a TLS handshake may take.";
     "timeouts.drain" Plain config.limits.drain

@@ -8,6 +8,7 @@
 //! | `/DB/v1/sync` | [`sync`] |
 //! | `/DB/v1/locate` | [`locate`] |
 //! | `/DB/v1`, `/DB/v1/log`, `/DB/v1/snapshot`, `/DB/v1/sums` | [`read`] |
+//! | `/DB/v1/query` | [`sql`] |
 //! | `/DB/v1/conflicts/…` | [`conflicts`] |
 //! | `/DB/info`, `/DB/export/…`, `/DB/sync/…` | [`libsql`] |
 //! | `/admin/v1/…` | [`admin`] |
@@ -25,6 +26,7 @@ mod locate;
 mod path;
 mod query;
 mod read;
+mod sql;
 mod sync;
 mod track;
 
@@ -162,7 +164,7 @@ async fn route(app: &App, head: &Parts, body: &mut Option<Body>) -> Result<Respo
     match verb {
         _ if conflicts.is_some_and(|rest| rest.ends_with("/resolve")) => allow("POST")?,
         _ if conflicts.is_some() => allow("GET, HEAD")?,
-        Some("sync" | "locate") => allow("POST")?,
+        Some("sync" | "locate" | "query") => allow("POST")?,
         None | Some("snapshot" | "sums" | "log") => allow("GET, HEAD")?,
         Some(_) => return Err(path::nothing_here()),
     }
@@ -180,6 +182,7 @@ async fn route(app: &App, head: &Parts, body: &mut Option<Body>) -> Result<Respo
     match verb {
         Some("sync") => sync::sync(app, &name, &caller, &head.headers, body).await,
         Some("locate") => locate::locate(app, &name, &head.headers, body).await,
+        Some("query") => sql::query(app, &name, &head.headers, body).await,
         Some("snapshot") => read::snapshot(app, &name, &query, &head.headers).await,
         Some("sums") => read::sums(app, &name, &query).await,
         Some("log") => read::log(app, &name, &query).await,

@@ -165,7 +165,7 @@ pub(super) async fn sums(app: &App, name: &DbName, query: &Query) -> Result<Resp
 }
 
 /// The position that a request names; the head when it names none.
-fn chosen(db: &Database, query: &Query) -> Result<TxId, Failure> {
+pub(super) fn chosen(db: &Database, query: &Query) -> Result<TxId, Failure> {
     let chosen = db.read(|log| match (&query.at, &query.time) {
         (Some(_), Some(_)) => Err(Failure::bad_request("give either at or time")),
         (None, None) => Ok(log.head().txid),
@@ -206,7 +206,7 @@ fn unknown(log: &Log, what: &str) -> Failure {
 }
 
 /// The position is known, but its pages are not.
-fn gone(db: &Database) -> Failure {
+pub(super) fn gone(db: &Database) -> Failure {
     db.read(|log| unknown(log, "the pages of this position are not kept"))
         .unwrap_or_else(|| Failure::unknown_database(db.name.as_str()))
 }

@@ -205,6 +205,7 @@ impl Target<'_> {
                 None => Route::Info,
                 Some("sync") => Route::Sync,
                 Some("locate") => Route::Locate,
+                Some("query") => Route::Query,
                 Some("snapshot") => Route::Snapshot,
                 Some("sums") => Route::Sums,
                 Some("log") => Route::Log,

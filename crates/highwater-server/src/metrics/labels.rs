@@ -16,6 +16,7 @@ pub(crate) enum Route {
     Sums,
     Sync,
     Locate,
+    Query,
     LibsqlInfo,
     LibsqlExport,
     LibsqlPull,
@@ -39,6 +40,7 @@ impl Route {
             Self::Sums => "sums",
             Self::Sync => "sync",
             Self::Locate => "locate",
+            Self::Query => "query",
             Self::LibsqlInfo => "libsql_info",
             Self::LibsqlExport => "libsql_export",
             Self::LibsqlPull => "libsql_pull",
@@ -50,9 +52,13 @@ impl Route {
     pub(crate) const fn protocol(self) -> Protocol {
         match self {
             Self::LibsqlInfo | Self::LibsqlExport | Self::LibsqlPull | Self::LibsqlPush => Protocol::Libsql,
-            Self::Info | Self::Log | Self::Snapshot | Self::Sums | Self::Sync | Self::Locate => {
-                Protocol::Native
-            }
+            Self::Info
+            | Self::Log
+            | Self::Snapshot
+            | Self::Sums
+            | Self::Sync
+            | Self::Locate
+            | Self::Query => Protocol::Native,
             _ => Protocol::None,
         }
     }
