@@ -7,8 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    admin, clone, conflicts, demo, health, keygen, log, restore, serve, status, sync, token, verify,
-    admin, clone, demo, health, keygen, log, query, restore, serve, status, sync, token, verify,
+    admin, clone, conflicts, demo, health, keygen, log, query, restore, serve, status, sync, token, verify,
 };
 use crate::failure::{Exit, Failure};
 use crate::output::Output;

@@ -96,8 +96,12 @@ impl Query {
 fn refused(error: Error) -> Failure {
     match error {
         Error::Server { code: ErrorCode::BadRequest, message, .. } => {
-            Failure::failed("query", format!("the server cannot run this query: {message}"))
-                .hint("tables and columns are in: SELECT sql FROM sqlite_schema")
+            let hint = if message.contains("only reads") {
+                "to change the database, write to a local copy and sync it: highwater clone URL FILE"
+            } else {
+                "tables and columns are in: SELECT sql FROM sqlite_schema"
+            };
+            Failure::failed("query", format!("the server cannot run this query: {message}")).hint(hint)
         }
         Error::Server { code: ErrorCode::TooLarge, message, .. } => {
             Failure::failed("query_too_large", message)

@@ -2,7 +2,7 @@
 
 use crate::support::{Folder, check, highwater};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "demo",
     "serve",
     "health",
@@ -11,13 +11,12 @@ const COMMANDS: [&str; 13] = [
     "status",
     "log",
     "conflicts",
+    "query",
     "restore",
     "verify",
     "admin",
     "keygen",
     "token",
-    "demo", "serve", "health", "sync", "clone", "status", "log", "query", "restore", "verify", "admin",
-    "keygen", "token",
 ];
 
 #[test]

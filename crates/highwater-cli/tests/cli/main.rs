@@ -17,6 +17,7 @@ mod example;
 mod help;
 mod history;
 mod logs;
+mod query;
 mod serve;
 mod support;
 mod sync;
