@@ -54,7 +54,7 @@ pub(crate) fn finish(cx: &Context<'_>, plan: &Plan) -> Step<Vec<Conflict>> {
 }
 
 /// A change of the schema that is not in the result.
-fn not_kept(object: &str, sql: Option<&str>, message: String) -> Conflict {
+pub(crate) fn not_kept(object: &str, sql: Option<&str>, message: String) -> Conflict {
     conflict(ConflictKind::Schema, object, sql, message)
 }
 

@@ -13,10 +13,13 @@
 mod raw;
 mod rtree;
 
+use highwater_wire::Conflict;
+
 use crate::changes::RowKey;
 use crate::error::Result;
+use crate::schema::alter::savepoint;
 use crate::schema::catalog::{Catalog, Object, known_module, lower};
-use crate::schema::text;
+use crate::schema::{not_kept, text};
 use crate::sql::{self, quoted};
 use crate::table::{Context, Keys, Plan, Step, TableMap, refuse};
 use raw::Shadow;
@@ -130,8 +133,10 @@ pub(crate) fn plan(
         return Ok(());
     }
     let Some(name) = map.head.clone() else {
-        let gone = "the device changed it, it is not there any more, and its content cannot be read by rows";
-        return if changed { Err(refuse(&local.name, gone)) } else { Ok(()) };
+        if changed && rule == Rule::Whole {
+            plan.tables.extend(raw::without_place(cx, &shadows)?);
+        }
+        return Ok(());
     };
     let fresh = map.base.is_none();
     // One that the schema step has just made.
@@ -230,8 +235,9 @@ fn configure(cx: &Context<'_>, map: &TableMap, plan: &mut Plan) -> Step<()> {
     Ok(())
 }
 
-/// Does what waited for the rows.
-pub(crate) fn after_rows(cx: &Context<'_>, plan: &Plan) -> Step<()> {
+/// Does what waited for the rows. Gives what could not be done.
+pub(crate) fn after_rows(cx: &Context<'_>, plan: &Plan) -> Step<Vec<Conflict>> {
+    let mut conflicts = Vec::new();
     for task in &plan.virtuals {
         match task {
             Task::Copy(shadows) => raw::copy(cx, shadows)?,
@@ -241,8 +247,11 @@ pub(crate) fn after_rows(cx: &Context<'_>, plan: &Plan) -> Step<()> {
             }
             Task::Rebuild(table) => {
                 let sql = format!("INSERT INTO {0} ({0}) VALUES ('rebuild')", quoted(table));
-                if let Err(error) = cx.head.execute_batch(&sql) {
-                    return Err(refuse(table, format!("its index cannot be made again: {error}")));
+                // Its content may be gone, or lack a column: then the head's index was of no use before.
+                if let Err(error) = savepoint(cx.head, || cx.head.execute_batch(&sql)) {
+                    let message =
+                        format!("the index {table:?} cannot be made again from its content: {error}");
+                    conflicts.push(not_kept(table, None, message));
                 }
             }
             Task::Configure(table, settings) => {
@@ -254,5 +263,5 @@ pub(crate) fn after_rows(cx: &Context<'_>, plan: &Plan) -> Step<()> {
             }
         }
     }
-    Ok(())
+    Ok(conflicts)
 }

@@ -250,8 +250,11 @@ fn a_virtual_table_that_the_head_dropped_stays_dropped_and_documents_are_recorde
     let result = merged(DOCS, "INSERT INTO docs(title) VALUES ('new')", "DROP TABLE docs");
     assert_eq!(result.kinds(), [(NoPlace, "docs")]);
     assert_eq!(result.rows("SELECT name FROM sqlite_schema"), ["always"]);
-    let why = refused(CONTENTLESS, "INSERT INTO terms(rowid, body) VALUES (3, 'x')", "DROP TABLE terms");
-    assert_eq!(why.object.as_deref(), Some("terms"));
+    let result = merged(CONTENTLESS, "INSERT INTO terms(rowid, body) VALUES (3, 'x')", "DROP TABLE terms");
+    assert!(result.kinds().iter().all(|(kind, table)| *kind == NoPlace && table.starts_with("terms_")));
+    assert!(result.kinds().contains(&(NoPlace, "terms_docsize")));
+    let result = merged(EXTERNAL, "INSERT INTO notes VALUES (3, 'x')", "DROP TABLE notes; DROP TABLE find");
+    assert_eq!(result.kinds(), [(NoPlace, "notes")]);
 }
 
 #[test]
@@ -310,4 +313,14 @@ fn a_new_table_of_a_module_that_the_server_lacks_is_refused_by_name() {
     let why = refused("", UNKNOWN, "INSERT INTO always VALUES (1)");
     assert_eq!(why.object.as_deref(), Some("odd"));
     assert!(why.reason.contains("nobody_has"), "{}", why.reason);
+}
+
+#[test]
+fn an_index_whose_content_is_gone_is_recorded() {
+    let result = merged(
+        EXTERNAL,
+        "INSERT INTO notes VALUES (3, 'x')",
+        "DROP TABLE notes; INSERT INTO find(rowid, body) VALUES (9, 'left')",
+    );
+    assert_eq!(result.kinds(), [(Schema, "find"), (NoPlace, "notes")]);
 }

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::rows_by_key::{key_of, row, rowid_is_a_column};
 use crate::schema::catalog::Catalog;
 use crate::sql::{self, Bind, quoted};
-use crate::table::{Context, Step};
+use crate::table::{ColumnMap, Context, Keys, Step, TableMap};
 
 /// A hidden table on the three sides.
 #[derive(Debug, Clone)]
@@ -48,6 +48,34 @@ pub(super) fn named(pairs: &[(String, Option<String>, Option<String>)], head: &s
         head: format!("{head}{suffix}"),
     };
     pairs.iter().map(shadow).collect()
+}
+
+/// The hidden tables as tables of rows that have no place, because the head dropped the virtual table.
+pub(super) fn without_place(
+    cx: &Context<'_>,
+    pairs: &[(String, Option<String>, Option<String>)],
+) -> Step<Vec<TableMap>> {
+    let mut maps = Vec::new();
+    for (_, base, local) in pairs {
+        let Some(name) = local else { continue };
+        let names = sql::columns(cx.local, name)?.into_iter().map(|(name, _)| Some(name));
+        let column = |name: Option<String>| ColumnMap {
+            base: name.clone().filter(|_| base.is_some()),
+            local: name,
+            head: None,
+            in_old_head: false,
+            generated: false,
+        };
+        maps.push(TableMap {
+            base: base.clone(),
+            local: local.clone(),
+            head: None,
+            old_head: None,
+            columns: names.map(column).collect(),
+            keys: Keys::OwnTree,
+        });
+    }
+    Ok(maps)
 }
 
 /// Empties the head's.

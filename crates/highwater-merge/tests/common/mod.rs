@@ -113,6 +113,29 @@ impl Scene {
         Self { folder, base, local, head }
     }
 
+    /// As [`Scene::new`], but what SQLite refuses is left out.
+    pub fn of_statements(base: &[String], local: &[String], head: &[String]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let write = |name: &str, statements: &[String]| {
+            let db = Connection::open(path(name)).unwrap();
+            db.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+            for statement in statements {
+                let _refused = db.execute_batch(statement);
+            }
+            drop(db);
+            Memory::of_file(&path(name))
+        };
+        let mut all = vec!["CREATE TABLE always (there)".to_owned()];
+        all.extend_from_slice(base);
+        let base = write("base", &all);
+        for side in ["local", "head"] {
+            std::fs::copy(path("base"), path(side)).unwrap();
+        }
+        let (local, head) = (write("local", local), write("head", head));
+        Self { folder, base, local, head }
+    }
+
     pub fn sides(&self) -> Sides {
         Sides {
             base: Arc::new(self.base.clone()),
