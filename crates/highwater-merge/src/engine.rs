@@ -29,7 +29,7 @@ pub(crate) fn run(cx: &Context<'_>, known: &[Renumbered]) -> Step<Outcome> {
     let mut outcome = rows(cx, &tables, known)?;
     let mut conflicts = plan.conflicts.clone();
     conflicts.extend(schema::finish(cx, &plan)?);
-    conflicts.extend(virtuals::after_rows(cx, &plan)?);
+    conflicts.extend(virtuals::after_rows(cx, &plan, &outcome.conflicts)?);
     finish::sequences(cx, &tables)?;
     conflicts.extend(finish::versions(cx)?);
     finish::cookie(cx, &head_schema, head_cookie)?;

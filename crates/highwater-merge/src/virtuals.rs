@@ -18,7 +18,7 @@ use highwater_wire::Conflict;
 use crate::changes::RowKey;
 use crate::error::Result;
 use crate::schema::alter::savepoint;
-use crate::schema::catalog::{Catalog, Object, known_module, lower};
+use crate::schema::catalog::{Catalog, Kind, Object, known_module, lower};
 use crate::schema::{not_kept, text};
 use crate::sql::{self, quoted};
 use crate::table::{Context, Keys, Plan, Step, TableMap, refuse};
@@ -27,14 +27,24 @@ use raw::Shadow;
 /// What is done when the rows of all tables are merged.
 #[derive(Debug)]
 pub(crate) enum Task {
-    /// The index of an FTS5 table is made again from its content.
-    Rebuild(String),
     /// Rows of hidden tables are copied.
     Copy(Vec<Shadow>),
     /// Hidden tables of a new virtual table are filled.
     Fill(Vec<Shadow>),
+    /// An FTS5 table with external content.
+    Index(Index),
     /// Settings of an FTS5 table that local changed and the head did not: key and value.
     Configure(String, Vec<(String, highwater_wire::SqlValue)>),
+}
+
+/// What becomes of an FTS5 table with external content.
+#[derive(Debug)]
+pub(crate) struct Index {
+    table: String,
+    /// A table that the head did not change: if all its rows arrived, local's index can be taken.
+    content: Option<String>,
+    /// Takes local's, where the head did not change its own.
+    copy: Option<Box<Task>>,
 }
 
 /// How a virtual table is merged.
@@ -102,21 +112,19 @@ pub(crate) fn head_changed(
     Ok(false)
 }
 
-/// The three objects of a virtual table.
-pub(crate) type Sides<'a> = (Option<&'a Object>, Option<&'a Object>, Option<&'a Object>);
+/// The three objects of a virtual table; the head's as it was before the merge.
+pub(crate) type Sides<'a> = (Option<&'a Object>, &'a Object, Option<&'a Object>);
 
-/// Decides what becomes of a virtual table. Without a base in the map, the head's is new, or both made one.
+/// Decides what becomes of a virtual table.
 pub(crate) fn plan(
     cx: &Context<'_>,
     catalogs: [&Catalog; 3],
-    sides: Sides<'_>,
+    (base, local, head): Sides<'_>,
     mut map: TableMap,
     plan: &mut Plan,
 ) -> Step<()> {
-    let (base, Some(local), head) = sides else { return Ok(()) };
     let [of_base, of_local, of_head] = catalogs;
-    let known_base = base.filter(|_| map.base.is_some());
-    let before = known_base.map_or("", |base| base.name.as_str());
+    let before = base.map_or("", |base| base.name.as_str());
     let shadows = raw::pairs(of_base, before, of_local, &local.name);
     let mut changed = false;
     for (_, before, after) in &shadows {
@@ -138,20 +146,21 @@ pub(crate) fn plan(
         }
         return Ok(());
     };
-    let fresh = map.base.is_none();
-    // One that the schema step has just made.
-    let made_now = fresh && (head.is_none() || base.is_some());
-    let by_head = match (known_base, head) {
+    let fresh = base.is_none();
+    // By the schema step.
+    let made_now = fresh && head.is_none();
+    let by_head = match (base, head) {
         (Some(base), Some(head)) => head_changed(cx, [of_base, of_head], base, head)?,
         _ => false,
     };
     if let Rule::External(content) = &rule {
-        let simple = (made_now || !fresh) && !by_head;
-        let content = content_changed(cx, catalogs, content)?;
-        if changed || content.is_none_or(|(by_local, _)| by_local) {
-            let whole = simple && !made_now && content.is_some_and(|(_, by_head)| !by_head);
+        let changes = content_changed(cx, catalogs, content)?;
+        if changed || made_now || changes.is_some_and(|(by_local, _)| by_local) {
             let copy = raw::named(&shadows, &name);
-            plan.virtuals.push(if whole { Task::Copy(copy) } else { Task::Rebuild(name) });
+            let copy = Box::new(if made_now { Task::Fill(copy) } else { Task::Copy(copy) });
+            let copy = Some(copy).filter(|_| (made_now || !fresh) && !by_head);
+            let content = changes.filter(|(_, by_head)| !by_head).map(|_| content.clone());
+            plan.virtuals.push(Task::Index(Index { table: name, content, copy }));
         }
         return Ok(());
     }
@@ -195,13 +204,22 @@ fn changed_ids(cx: &Context<'_>, rule: &Rule, base: &str, local: &str) -> Step<V
     Ok(ids)
 }
 
-/// Whether local, and whether the head, changed the table that an FTS5 table indexes; none if that is no table
-/// whose rows are known.
+/// Whether local, and whether the head, changed what an FTS5 table indexes; none if that is a view, or was made or
+/// dropped by one of them.
 fn content_changed(cx: &Context<'_>, catalogs: [&Catalog; 3], content: &str) -> Step<Option<(bool, bool)>> {
-    let [base, local, head] = catalogs.map(|side| side.table(content).filter(|table| table.root != 0));
-    let (Some(base), Some(local), Some(head)) = (base, local, head) else { return Ok(None) };
-    let by_local = !cx.changes.local(Some(&base.name), Some(&local.name))?.is_empty();
-    let by_head = !cx.changes.head(Some(&base.name), Some(&head.name))?.is_empty();
+    let key = (false, lower(content));
+    let [base, local, head] = catalogs.map(|side| side.objects.get(&key));
+    if [base, local, head].into_iter().flatten().any(|object| object.kind != Kind::Table) {
+        return Ok(None);
+    }
+    let name = |object: Option<&Object>| object.map(|object| object.name.clone());
+    let (base, local, head) = (name(base), name(local), name(head));
+    if base.is_some() && (local.is_none() || head.is_none()) {
+        return Ok(None);
+    }
+    let by_local = local.is_some() && !cx.changes.local(base.as_deref(), local.as_deref())?.is_empty();
+    let by_head = base.is_none() && head.is_some()
+        || head.is_some() && !cx.changes.head(base.as_deref(), head.as_deref())?.is_empty();
     Ok(Some((by_local, by_head)))
 }
 
@@ -235,26 +253,25 @@ fn configure(cx: &Context<'_>, map: &TableMap, plan: &mut Plan) -> Step<()> {
     Ok(())
 }
 
-/// Does what waited for the rows. Gives what could not be done.
-pub(crate) fn after_rows(cx: &Context<'_>, plan: &Plan) -> Step<Vec<Conflict>> {
+/// Does what waited for the rows, of which these could not be kept. Gives what could not be done.
+pub(crate) fn after_rows(cx: &Context<'_>, plan: &Plan, lost: &[Conflict]) -> Step<Vec<Conflict>> {
     let mut conflicts = Vec::new();
     for task in &plan.virtuals {
-        match task {
-            Task::Copy(shadows) => raw::copy(cx, shadows)?,
-            Task::Fill(shadows) => {
+        task.run(cx, lost, &mut conflicts)?;
+    }
+    Ok(conflicts)
+}
+
+impl Task {
+    fn run(&self, cx: &Context<'_>, lost: &[Conflict], conflicts: &mut Vec<Conflict>) -> Step<()> {
+        match self {
+            Self::Copy(shadows) => raw::copy(cx, shadows)?,
+            Self::Fill(shadows) => {
                 raw::clear(cx, shadows)?;
                 raw::copy(cx, shadows)?;
             }
-            Task::Rebuild(table) => {
-                let sql = format!("INSERT INTO {0} ({0}) VALUES ('rebuild')", quoted(table));
-                // Its content may be gone, or lack a column: then the head's index was of no use before.
-                if let Err(error) = savepoint(cx.head, || cx.head.execute_batch(&sql)) {
-                    let message =
-                        format!("the index {table:?} cannot be made again from its content: {error}");
-                    conflicts.push(not_kept(table, None, message));
-                }
-            }
-            Task::Configure(table, settings) => {
+            Self::Index(index) => index.run(cx, lost, conflicts)?,
+            Self::Configure(table, settings) => {
                 let sql = format!("INSERT INTO {0} ({0}, rank) VALUES (?1, ?2)", quoted(table));
                 for (key, value) in settings {
                     let set = cx.head.execute(&sql, (key, sql::Bind(value)));
@@ -262,6 +279,24 @@ pub(crate) fn after_rows(cx: &Context<'_>, plan: &Plan) -> Step<Vec<Conflict>> {
                 }
             }
         }
+        Ok(())
     }
-    Ok(conflicts)
+}
+
+impl Index {
+    fn run(&self, cx: &Context<'_>, lost: &[Conflict], conflicts: &mut Vec<Conflict>) -> Step<()> {
+        let arrived = |content: &String| !lost.iter().any(|lost| lower(&lost.table) == lower(content));
+        if let Some(copy) = self.copy.as_ref().filter(|_| self.content.as_ref().is_some_and(arrived)) {
+            return copy.run(cx, lost, conflicts);
+        }
+        let rebuild = format!("INSERT INTO {0} ({0}) VALUES ('rebuild')", quoted(&self.table));
+        let Err(error) = savepoint(cx.head, || cx.head.execute_batch(&rebuild)) else { return Ok(()) };
+        // Its content is gone, or lacks a column: the index was of no use before.
+        if let Some(copy) = &self.copy {
+            return copy.run(cx, lost, conflicts);
+        }
+        let message = format!("the index {:?} cannot be made again from its content: {error}", self.table);
+        conflicts.push(not_kept(&self.table, None, message));
+        Ok(())
+    }
 }

@@ -88,6 +88,7 @@ fn content(db: &Connection) -> Vec<String> {
             all.extend(rows.into_iter().map(|row| format!("{table}: {row}")));
         }
     }
+    all.sort();
     all
 }
 
@@ -123,6 +124,7 @@ proptest! {
         let scene = Scene::of_statements(&statements(&base), &[], &statements(&head));
         let result = scene.done(&Options::default());
         prop_assert_eq!(&result.merge.conflicts, &[]);
-        prop_assert!(result.merge.pages.is_empty());
+        // At most the cookie of the schema on the first page.
+        prop_assert!(result.merge.pages.iter().all(|(page, _)| page.0 == 1));
     }
 }

@@ -537,3 +537,20 @@ fn a_column_at_the_place_of_a_dropped_one_is_another_column() {
         assert_eq!(result.rows("SELECT * FROM notes"), ["1|a|red", "2|b|red"]);
     }
 }
+
+#[test]
+fn rows_that_get_another_key_are_the_devices_or_are_still_told_apart() {
+    let base = "CREATE TABLE t (x, id); INSERT INTO t(rowid, x, id) VALUES (1, 'a', NULL), (2, 'b', 20), (3, 'c', NULL);";
+    let rekey = "CREATE TABLE n (id INTEGER PRIMARY KEY, x); INSERT INTO n SELECT id, x FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t";
+    let whole = merged(base, rekey, "INSERT INTO always VALUES (1)").peaceful();
+    assert_eq!(whole.rows("SELECT * FROM t"), ["1|a", "20|b", "21|c"]);
+    let both = merged(base, rekey, "UPDATE t SET x = 'B' WHERE rowid = 2");
+    assert_eq!(both.rows("SELECT id, x FROM t WHERE x = 'B'"), ["20|B"]);
+    let drop = merged(
+        base,
+        "DROP TABLE t; CREATE TABLE t (id INTEGER PRIMARY KEY, x)",
+        "INSERT INTO always VALUES (1)",
+    )
+    .peaceful();
+    assert!(drop.rows("SELECT * FROM t").is_empty());
+}

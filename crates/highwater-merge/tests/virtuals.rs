@@ -324,3 +324,19 @@ fn an_index_whose_content_is_gone_is_recorded() {
     );
     assert_eq!(result.kinds(), [(Schema, "find"), (NoPlace, "notes")]);
 }
+
+#[test]
+fn an_index_of_a_table_whose_row_was_not_applied_does_not_find_it() {
+    let base = EXTERNAL.replace("body TEXT)", "body TEXT, folder INT REFERENCES folders(id))");
+    let base =
+        format!("CREATE TABLE folders (id INTEGER PRIMARY KEY); INSERT INTO folders VALUES (1); {base}")
+            .replace("(1, 'one word'), (2, 'two words')", "(1, 'one word', NULL), (2, 'two words', NULL)");
+    let result = merged(
+        &base,
+        "INSERT INTO notes VALUES (3, 'kept', NULL), (4, 'rejected', 1)",
+        "DELETE FROM folders",
+    );
+    assert_eq!(result.kinds(), [(highwater_wire::ConflictKind::ForeignKey, "notes")]);
+    assert_eq!(result.rows("SELECT rowid FROM find WHERE find MATCH 'kept OR rejected'"), ["3"]);
+    result.db.execute_batch("INSERT INTO find(find, rank) VALUES ('integrity-check', 1)").unwrap();
+}

@@ -7,7 +7,7 @@ use super::catalog::lower;
 use super::text::{Definition, Names};
 use super::wanted::Wanted;
 use crate::error::Result;
-use crate::rows_by_key::rowid_is_a_column;
+use crate::rows_by_key::{key_names, rowid_is_a_column};
 use crate::sql::{self, quoted};
 
 /// The new table while it is filled. Nobody else sees the name.
@@ -156,12 +156,21 @@ fn copy(head: &Connection, table: &str, wanted: &Wanted) -> Tried<()> {
         }
     }
     // Rows keep their rowid, which nobody declared but everybody may have remembered.
-    let free = |alias: &&&str| !from.iter().chain(&to).any(|(name, _)| lower(name) == ***alias);
-    if let Some(alias) = ["rowid", "_rowid_", "oid"].iter().find(free) {
-        let has = |of: &str| head.prepare(&format!("SELECT {alias} FROM {}", quoted(of))).is_ok();
-        if has(table) && has(SCRATCH) && !rowid_is_a_column(head, SCRATCH)? {
-            pairs.push(((*alias).to_owned(), (*alias).to_owned()));
+    let free = |alias: &&str| !from.iter().chain(&to).any(|(name, _)| lower(name) == **alias);
+    let has = |of: &str, alias: &str| head.prepare(&format!("SELECT {alias} FROM {}", quoted(of))).is_ok();
+    let alias = ["rowid", "_rowid_", "oid"].into_iter().find(free).filter(|alias| has(table, alias));
+    match alias {
+        Some(alias) if rowid_is_a_column(head, SCRATCH)? => {
+            // A row that has no number in the new key is still told apart by the old one.
+            let key =
+                key_names(head, SCRATCH).ok().and_then(|names| names.into_iter().next()).unwrap_or_default();
+            match pairs.iter_mut().find(|(to, _)| *to == quoted(&key)) {
+                Some((_, from)) => *from = format!("coalesce({from}, {alias})"),
+                None => pairs.push((quoted(&key), alias.to_owned())),
+            }
         }
+        Some(alias) if has(SCRATCH, alias) => pairs.push((alias.to_owned(), alias.to_owned())),
+        _ => {}
     }
     let (to, from): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
     if to.is_empty() {

@@ -11,7 +11,7 @@ use super::tables::Merging;
 use super::text::Definition;
 use super::wanted::Wanted;
 use crate::error::Result;
-use crate::rows_by_key::{key_of, row};
+use crate::rows_by_key::{key_names, key_of, row, rowid_is_a_column};
 use crate::sql;
 use crate::table::{ColumnMap, Context, Step};
 
@@ -152,6 +152,22 @@ pub(super) fn maps(
         }
     }
     Ok(columns)
+}
+
+/// Whether local tells the rows of a table apart by something else than the base.
+pub(super) fn new_identity(cx: &Context<'_>, [base, local]: [&Object; 2], tracks: &[Track]) -> Step<bool> {
+    let read = sql::failed("read the key of a table");
+    let kind = |side, table: &str| rowid_is_a_column(side, table).map_err(&read);
+    if kind(cx.base, &base.name)? != kind(cx.local, &local.name)? {
+        return Ok(true);
+    }
+    let renamed = |name: String| {
+        let track = tracks.iter().find(|track| is(track.base.as_ref(), Some(&name)));
+        track.and_then(|track| track.local.as_deref()).map(lower)
+    };
+    let before: Vec<_> = key_names(cx.base, &base.name)?.into_iter().map(renamed).collect();
+    let after: Vec<_> = key_names(cx.local, &local.name)?.iter().map(|name| Some(lower(name))).collect();
+    Ok(before != after)
 }
 
 /// Records values that the head wrote into columns that go, because local dropped them.

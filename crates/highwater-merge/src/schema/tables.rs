@@ -170,6 +170,12 @@ impl<'a> Merging<'a> {
                 if [base, local, old].iter().any(|side| side.kind == Kind::Virtual) {
                     return self.replace(line, &name, untouched, tracks);
                 }
+                if untouched
+                    && columns::new_identity(self.cx, [base, local], tracks)?
+                    && !self.head_changed(base, old)?
+                {
+                    return self.replace(line, &name, untouched, tracks);
+                }
                 self.change([base, local], untouched, &name, tracks)?;
             }
             _ => {}
@@ -205,7 +211,8 @@ impl<'a> Merging<'a> {
         }
     }
 
-    /// A virtual table cannot be altered: local's takes the place of the head's if the head's has nothing of its own.
+    /// A virtual table cannot be altered, and rows cannot be followed into another key: local's takes the place of the
+    /// head's if the head's has nothing of its own.
     fn replace(&mut self, line: &Line<'a>, name: &str, unchanged: bool, tracks: &mut [Track]) -> Step<bool> {
         let (Some(base), Some(local), Some(head)) = (line.base, line.local, line.head) else {
             return Ok(false);
@@ -298,21 +305,24 @@ impl<'a> Merging<'a> {
     }
 
     fn map(&mut self, line: &Line<'a>, head: Option<&str>, tracks: &[Track], fresh: bool) -> Step<()> {
-        let side = |object: Option<&Object>| object.map(|object| object.name.clone());
-        let columns = columns::maps(self.cx, side(line.local).as_deref(), head, tracks)?;
-        let base = if fresh { None } else { side(line.base) };
-        let (local, head) = (side(line.local), head.map(ToOwned::to_owned));
-        let old_head = side(line.head).filter(|_| !fresh);
-        let map = TableMap { base, local, head, old_head, columns, keys: Keys::OwnTree };
-        if [line.base, line.local, line.head].iter().flatten().any(|object| object.kind == Kind::Virtual) {
+        let Some(local) = line.local else { return Ok(()) };
+        // Rows of a virtual table and rows of another one are not the same rows.
+        let same = |object: &&Object| object.kind == local.kind && !fresh;
+        let (base, old_head) = (line.base.filter(same), line.head.filter(same));
+        let head = head.filter(|_| fresh || old_head.is_some() || line.head.is_none());
+        let columns = columns::maps(self.cx, Some(&local.name), head, tracks)?;
+        let name = |object: Option<&Object>| object.map(|object| object.name.clone());
+        let map = TableMap {
+            base: name(base),
+            local: Some(local.name.clone()),
+            head: head.map(ToOwned::to_owned),
+            old_head: name(old_head),
+            columns,
+            keys: Keys::OwnTree,
+        };
+        if local.kind == Kind::Virtual {
             let catalogs = [self.base, self.local, self.old_head];
-            return virtuals::plan(
-                self.cx,
-                catalogs,
-                (line.base, line.local, line.head),
-                map,
-                &mut self.plan,
-            );
+            return virtuals::plan(self.cx, catalogs, (base, local, old_head), map, &mut self.plan);
         }
         self.plan.tables.push(map);
         Ok(())
