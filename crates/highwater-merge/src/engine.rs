@@ -87,6 +87,11 @@ fn with_new_id(table: &Table<'_>, mut change: Change) -> Change {
         return change;
     };
     let name = table.map.local.clone().unwrap_or_default();
+    change.renumbered = Some(Renumbered { table: name, from, to });
+    // A rowid that has no name is nothing that an application could miss.
+    if table.keyless() {
+        return change;
+    }
     let message = format!(
         "the id {from} in {} was given twice: the device's row has the id {to} now",
         table.map.name()
@@ -97,11 +102,7 @@ fn with_new_id(table: &Table<'_>, mut change: Change) -> Change {
         record.other_key = key_json(table, own, Some(to));
         record.key = key_json(table, own, Some(from));
     }
-    // A rowid that has no name is nothing that an application could miss.
-    if table.alias.is_some() {
-        change.records.push(record);
-    }
-    change.renumbered = Some(Renumbered { table: name, from, to });
+    change.records.push(record);
     change
 }
 

@@ -136,6 +136,11 @@ impl Scene {
         Self { folder, base, local, head }
     }
 
+    /// Of three states that are there already.
+    pub fn of(base: Memory, local: Memory, head: Memory) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), base, local, head }
+    }
+
     pub fn sides(&self) -> Sides {
         Sides {
             base: Arc::new(self.base.clone()),
