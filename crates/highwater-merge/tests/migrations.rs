@@ -101,8 +101,13 @@ fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec((0..26_u8, 0..4_u8, 0..12_u8, 0..12_u8), 0..most)
 }
 
+/// As many cases of each test; `HIGHWATER_CASES` asks for more.
+fn cases() -> u32 {
+    std::env::var("HIGHWATER_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(40)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_two_migrations_merge_into_a_sound_database(base in steps(14), local in steps(7), head in steps(7)) {
