@@ -106,6 +106,22 @@ fn cases() -> u32 {
     std::env::var("HIGHWATER_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(40)
 }
 
+/// The statements with values that only this side writes.
+fn by(side: char, steps: &[Step]) -> Vec<String> {
+    let own = |text: String| text.replace("'v", &format!("'{side}v")).replace("'u", &format!("'{side}u"));
+    statements(steps).into_iter().map(own).collect()
+}
+
+/// Values that this side wrote, as they stand in lists of content and of conflicts.
+fn values_of(side: char, content: &[String]) -> Vec<String> {
+    let begin = format!("Text([{}, 11", side as u32);
+    let in_row = |row: &String| {
+        let values = row.split('|').filter_map(|value| value.find(&begin).map(|at| value[at..].to_owned()));
+        values.map(|value| value[..=value.find(')').unwrap()].to_owned()).collect::<Vec<_>>()
+    };
+    content.iter().flat_map(in_row).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -113,6 +129,19 @@ proptest! {
     fn any_two_migrations_merge_into_a_sound_database(base in steps(14), local in steps(7), head in steps(7)) {
         let (base, local, head) = (statements(&base), statements(&local), statements(&head));
         Scene::of_statements(&base, &local, &head).done(&Options::default());
+    }
+
+    #[test]
+    fn what_either_side_wrote_is_in_the_result_or_in_a_record(base in steps(14), local in steps(7), head in steps(7)) {
+        let scene = Scene::of_statements(&statements(&base), &by('l', &local), &by('h', &head));
+        let sides = [('l', of(&scene.local)), ('h', of(&scene.head))];
+        let result = scene.done(&Options::default());
+        let kept = format!("{:?} {:?}", content(&result.db), result.merge.conflicts).replace("\\\"", "\"");
+        for (side, content) in sides {
+            for value in values_of(side, &content) {
+                prop_assert!(kept.contains(&value), "{} {value} of {content:#?} is not in {kept}", side);
+            }
+        }
     }
 
     #[test]
@@ -132,4 +161,12 @@ proptest! {
         // At most the cookie of the schema on the first page.
         prop_assert!(result.merge.pages.iter().all(|(page, _)| page.0 == 1));
     }
+}
+
+#[test]
+fn values_of_a_side_are_seen_in_its_content() {
+    let scene =
+        Scene::of_statements(&by('b', &[(0, 0, 0, 0)]), &by('l', &[(18, 0, 0, 3), (20, 0, 1, 3)]), &[]);
+    assert_eq!(values_of('l', &of(&scene.local)), ["Text([108, 118, 51])"]);
+    assert!(values_of('l', &of(&scene.head)).is_empty());
 }
