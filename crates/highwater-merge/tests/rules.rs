@@ -6,7 +6,9 @@ mod common;
 
 use common::{Result, Scene, merged, refused};
 use highwater_merge::{Merged, Options};
-use highwater_wire::ConflictKind::{Check, ForeignKey, Renumbered as NewId, Unique, Update, UpdateDelete};
+use highwater_wire::ConflictKind::{
+    Check, ForeignKey, NotNull, Renumbered as NewId, Unique, Update, UpdateDelete,
+};
 use highwater_wire::{Kept, MergeCounts, MergePolicy, Renumbered, SqlValue};
 
 const NOTES: &str = "CREATE TABLE note(id INTEGER PRIMARY KEY, title TEXT, body TEXT);
@@ -471,6 +473,29 @@ fn triggers_do_not_fire_again() {
                 CREATE TRIGGER counts AFTER INSERT ON t BEGIN UPDATE count SET n = n + 1; END";
     let result = merged(base, "INSERT INTO t VALUES (1, 'l'), (2, 'l')", "UPDATE t SET v = 1").peaceful();
     assert_eq!(result.rows("SELECT n FROM count"), ["2"]);
+}
+
+#[test]
+fn a_row_without_a_value_that_the_server_demands_now_is_recorded() {
+    let base = "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); INSERT INTO t VALUES (1, 1, 1)";
+    let head = "CREATE TABLE n(id INTEGER PRIMARY KEY, a, b NOT NULL); INSERT INTO n SELECT * FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t";
+    let result = merged(
+        base,
+        "INSERT INTO t VALUES (2, 2, NULL), (3, 3, 3); UPDATE t SET b = NULL, a = 5 WHERE id = 1",
+        head,
+    );
+    assert_eq!(result.rows("SELECT * FROM t"), ["1|1|1", "3|3|3"]);
+    assert_eq!(result.kinds(), [(NotNull, "t"), (NotNull, "t")]);
+}
+
+#[test]
+fn keys_that_are_one_at_the_server_are_not_written_over_each_other() {
+    let base = "CREATE TABLE tag(name TEXT PRIMARY KEY, n INTEGER); INSERT INTO tag VALUES ('x', 0)";
+    let head = "CREATE TABLE n(name TEXT COLLATE NOCASE PRIMARY KEY, n INTEGER); INSERT INTO n SELECT * FROM tag; DROP TABLE tag; ALTER TABLE n RENAME TO tag; INSERT INTO tag VALUES ('a', 9)";
+    let result = merged(base, "INSERT INTO tag VALUES ('A', 1), ('a', 2)", head);
+    assert_eq!(result.rows("SELECT count(*) FROM tag"), ["2"]);
+    let kinds = result.kinds();
+    assert!(kinds.contains(&(Update, "tag")) && kinds.contains(&(Unique, "tag")), "{kinds:?}");
 }
 
 #[test]
