@@ -19,7 +19,7 @@ use highwater_ltx::{DeviceId, Position, StateHash};
 use highwater_server::{Config, Limits, MergeConfig, SnapshotPolicy, StoreUrl};
 use highwater_wire::{
     BASE, CONFLICTS, ConflictKind, ConflictPage, DEVICE, ErrorCode, MERGE, MergePolicy, MergeRecord, PENDING,
-    POLICY,
+    PENDING_DEVICE, POLICY,
 };
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -204,6 +204,36 @@ async fn a_merge_made_by_one_server_is_known_to_the_other() {
     let (answer, _) = push(&other, DEVICE_B, (position, &base), &more, (&[ours.state()], None)).await;
     let merged = more.apply(&answer.body);
     assert_eq!(files.ask(&merged, ALL), ["1 theirs 5", "2 two 0", "begun", "more", "ours", "theirs"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_devices_that_write_the_same_make_two_rows() {
+    let (rig, mut files) = (Rig::memory(), Files::new());
+    let base = files.after(&Image::empty(), TABLES);
+    let position = rig.sync("db", DEVICE_A, None, base.body(None)).await.position();
+    let both = files.after(&base, "INSERT INTO log VALUES ('milk'); INSERT INTO notes VALUES (3, 'milk', 0)");
+    for (device, notes) in [(DEVICE_A, 1), (DEVICE_B, 2), (DeviceId(0xc << 64), 3), (DEVICE_B, 3)] {
+        push(&rig, device, (position, &base), &both, (&[], None)).await.0.position();
+        let head = rig.snapshot("db/v1/snapshot").await;
+        let rows = files.ask(&head, ALL);
+        let count = |row: &str| rows.iter().filter(|found| found.contains(row)).count();
+        assert_eq!((count("milk 0"), count("milk")), (notes, 2 * notes), "{rows:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_became_another_device_is_known_by_the_one_that_it_was() {
+    for sender in [DEVICE_B.to_string(), "*".to_owned()] {
+        let (rig, mut files) = (Rig::memory(), Files::new());
+        let (position, base) = diverged(&rig, &mut files, THEIRS).await;
+        let ours = files.after(&base, OURS);
+        push(&rig, DEVICE_B, (position, &base), &ours, (&[], None)).await.0.position();
+        let request = rig.client.post(rig.url("db/v1/sync")).header(DEVICE, DeviceId(0xd << 64).to_string());
+        let request = request.header(BASE, position.to_string()).header(PENDING, ours.state().to_string());
+        let request = request.header(PENDING_DEVICE, &sender).body(ours.body(Some(&base)));
+        let answer = synced(request.send().await.unwrap()).await;
+        assert_eq!((answer.outcome.as_str(), answer.txid), ("merged", 3), "{sender}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,6 +48,9 @@ pub const BASE: &str = "highwater-base";
 pub const DEVICE: &str = "highwater-device";
 /// Request: hashes of states that this client sent since its base without learning the answer.
 pub const PENDING: &str = "highwater-pending";
+/// Request: the device that sent the states in [`PENDING`], when it was another one than [`DEVICE`]: a file that was moved goes on
+/// as a device of its own. `*`: nobody knows, because what was noted beside the file is lost.
+pub const PENDING_DEVICE: &str = "highwater-pending-device";
 /// Request: which side wins where the change meets another one, a [`MergePolicy`]. Absent: as the server is set.
 pub const POLICY: &str = "highwater-policy";
 /// Response to a sync that merged: the number of the merge in the log, in decimal.

@@ -70,16 +70,26 @@ async fn list(db: &Database, query: &Query) -> Result<Response, Failure> {
                 .collect()
         })
         .unwrap_or_default();
-    let (mut merges, mut found) = (Vec::new(), 0);
+    let (mut merges, mut found, mut seen) = (Vec::new(), 0, 0);
     for merge in wanted.iter().take(limit) {
         if found >= ENOUGH {
             break;
         }
-        let record = record(db, merge).await?;
-        found += record.conflicts.len();
-        merges.push(record);
+        seen += 1;
+        match db.record(merge).await {
+            Ok(Some(record)) => {
+                found += record.conflicts.len();
+                merges.push(record);
+            }
+            // One that cannot be read does not hide the others.
+            Ok(None) => {}
+            Err(error) => tracing::error!(
+                db = %db.name, txid = merge.txid.0, error = %crate::error::chain(&error),
+                "the record of a merge cannot be read"
+            ),
+        }
     }
-    let more = merges.len() < wanted.len();
+    let more = seen < wanted.len();
     Ok(json(&ConflictPage { merges, more }))
 }
 

@@ -8,8 +8,8 @@ use axum::response::Response;
 use highwater_ltx::{DeviceId, Position};
 use highwater_pages::kill_point;
 use highwater_wire::{
-    BASE, CONFIRM, CONFLICTS, DEVICE, DbName, HEAD, LTX_CONTENT, MERGE, OUTCOME, Outcome, PENDING, POLICY,
-    TXID, ZSTD,
+    BASE, CONFIRM, CONFLICTS, DEVICE, DbName, HEAD, LTX_CONTENT, MERGE, OUTCOME, Outcome, PENDING,
+    PENDING_DEVICE, POLICY, TXID, ZSTD,
 };
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -17,7 +17,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TY
 use super::access::Caller;
 use super::{App, Failure, header_value, note};
 use crate::answer::{self, LtxBody};
-use crate::log::{Database, Entry, SyncRequest, Verdict};
+use crate::log::{Database, Entry, Sender, SyncRequest, Verdict};
 use crate::metrics::Did;
 use crate::push::{self, Encoding};
 
@@ -45,6 +45,11 @@ pub(super) async fn sync(
         delta: None,
         confirm: headers.contains_key(CONFIRM),
         pending: list(headers, PENDING)?,
+        sender: match headers.get(PENDING_DEVICE).map(http::HeaderValue::as_bytes) {
+            None => Sender::Itself,
+            Some(b"*") => Sender::Anybody,
+            Some(_) => header(headers, PENDING_DEVICE)?.map_or(Sender::Itself, Sender::Other),
+        },
         policy: header(headers, POLICY)?,
     };
     let body = body.take().unwrap_or_default();

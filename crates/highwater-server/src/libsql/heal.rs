@@ -19,7 +19,7 @@ use super::ground::Node;
 use super::push::Outcome;
 use super::standing::{self, Opened, Standing, last_known, states_after};
 use super::{branch::Branch, freelist};
-use crate::log::{Database, Delta, LIBSQL, Refusal, SyncRequest};
+use crate::log::{Database, Delta, LIBSQL, Refusal, Sender, SyncRequest};
 use crate::store::Created;
 
 /// How often the end of a detour is looked for when another server adds to it.
@@ -133,6 +133,7 @@ impl Diverged<'_> {
             delta: Some(delta),
             confirm: false,
             pending: if is_position { Vec::new() } else { vec![before.state] },
+            sender: Sender::Itself,
             policy: None,
         };
         let verdict = db.sync(request).await?;

@@ -40,6 +40,8 @@ pub(crate) struct SyncRequest {
     pub(crate) confirm: bool,
     /// States that the client sent since its base without learning the answer.
     pub(crate) pending: Vec<StateHash>,
+    /// Who sent them.
+    pub(crate) sender: Sender,
     /// What the client wants to happen where its change meets others; `None`: as the server is set.
     pub(crate) policy: Option<MergePolicy>,
 }
@@ -50,11 +52,40 @@ pub(crate) struct Claim<'a> {
     pub(crate) base: Option<Position>,
     pub(crate) device: DeviceId,
     pub(crate) pending: &'a [StateHash],
+    pub(crate) sender: Sender,
+}
+
+/// Who sent what a client has, beside the client itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Sender {
+    #[default]
+    Itself,
+    /// It was another device then.
+    Other(DeviceId),
+    /// It does not know any more.
+    Anybody,
+}
+
+impl Claim<'_> {
+    /// Whether this client may have sent what the log has of a device.
+    fn sent(&self, device: DeviceId) -> bool {
+        device == self.device || self.sender == Sender::Anybody || self.sender == Sender::Other(device)
+    }
+
+    /// The same of an entry, which has only half of the id.
+    fn pushed(&self, entry: &Entry) -> bool {
+        let other = match self.sender {
+            Sender::Itself => false,
+            Sender::Other(device) => entry.node_id == device.node_id(),
+            Sender::Anybody => true,
+        };
+        other || entry.node_id == self.device.node_id()
+    }
 }
 
 impl SyncRequest {
     pub(crate) fn claim(&self) -> Claim<'_> {
-        Claim { base: self.base, device: self.device, pending: &self.pending }
+        Claim { base: self.base, device: self.device, pending: &self.pending, sender: self.sender }
     }
 }
 
@@ -162,8 +193,10 @@ pub(super) fn decide(log: Option<&Log>, claim: Claim<'_>, change: Option<(PageSi
     let since = origin.map_or(base, |origin| origin.txid());
     if changed.is_some() || origin.is_some() {
         // What the client has now may have arrived too: after, or as, the newest state that is known to have.
-        let position = log.newest_of(local).map(|entry| entry.txid).filter(|txid| *txid > base);
-        let merge = log.merges.alias(local).filter(|merge| merge.txid > base);
+        // Two devices that wrote the same from the same base made two changes: only the client's own counts.
+        let position = log.newest_of(local).filter(|entry| claim.pushed(entry)).map(|entry| entry.txid);
+        let position = position.filter(|txid| *txid > base);
+        let merge = log.merges.alias(local).filter(|merge| merge.txid > base && claim.sent(merge.device));
         let newest = position.max(merge.map(|merge| merge.txid));
         if let Some(txid) = newest.filter(|txid| *txid >= since) {
             return match merge.filter(|merge| merge.txid == txid) {
@@ -185,9 +218,9 @@ pub(super) fn decide(log: Option<&Log>, claim: Claim<'_>, change: Option<(PageSi
 /// The newest state that this device sent after `base` and that arrived, as far as the device does not know.
 fn arrived(log: &Log, claim: &Claim<'_>, base: TxId) -> Option<Origin> {
     let arrived = claim.pending.iter().filter_map(|state| {
-        let ours = |entry: &&Entry| entry.node_id == claim.device.node_id();
-        let position = log.newest_of(*state).filter(ours).map(|entry| Origin::Position(entry.txid));
-        let merge = log.merges.alias(*state).filter(|merge| merge.device == claim.device);
+        let position = log.newest_of(*state).filter(|entry| claim.pushed(entry));
+        let position = position.map(|entry| Origin::Position(entry.txid));
+        let merge = log.merges.alias(*state).filter(|merge| claim.sent(merge.device));
         position
             .into_iter()
             .chain(merge.map(|merge| Origin::Merged(*merge)))

@@ -299,7 +299,13 @@ impl Database {
             _ => self.store_overlay(overlay, delta, request.device, &object).await?,
         }
         kill_point("server-merge-delta-stored");
-        Ok(overlay.moved(object))
+        if overlay.in_memory().is_some() {
+            return Ok(Arc::clone(overlay));
+        }
+        // The file of that name may be an earlier attempt's, encoded in another way.
+        let found = file::header_and_index(&self.context.store, &object).await?;
+        let (header, index) = found.ok_or_else(|| lost(self))?;
+        Ok(Arc::new(Overlay::stored(object, index, header.commit)))
     }
 
     /// Stores a delta whose images are in memory.

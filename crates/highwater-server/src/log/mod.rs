@@ -32,7 +32,7 @@ use highwater_wire::{DbName, LIBSQL_NODE};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use append::{Appended, Plan, Planned, unencodable};
-pub(crate) use decide::{Claim, Refusal, SyncRequest, UnknownBase, Verdict};
+pub(crate) use decide::{Claim, Refusal, Sender, SyncRequest, UnknownBase, Verdict};
 pub(crate) use delta::{Delta, DeltaImages, Staged};
 pub(crate) use entries::{Entry, Log};
 pub(crate) use images::{Batch, Images, blocking};

@@ -72,14 +72,6 @@ impl Overlay {
         Self { page_count, pages, images: OverlayImages::File(path, index) }
     }
 
-    /// The same pages, in a file that got another name.
-    pub(crate) fn moved(self: &Arc<Self>, to: Path) -> Arc<Self> {
-        match &self.images {
-            OverlayImages::Memory(_) => Arc::clone(self),
-            OverlayImages::File(_, index) => Arc::new(Self::stored(to, index.clone(), self.page_count)),
-        }
-    }
-
     /// Its pages, ascending.
     pub(crate) fn pages(&self) -> &[PageNo] {
         &self.pages
