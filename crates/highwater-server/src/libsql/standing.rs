@@ -39,7 +39,7 @@ impl Standing {
             return Some(*self);
         }
         let position = log.newest_of(state).map(|entry| entry.txid);
-        let merge = log.merges.alias(state).map(|merge| merge.txid);
+        let merge = log.merges.alias(state, |_| true).map(|merge| merge.txid);
         let txid = position.max(merge).filter(|txid| *txid > self.txid)?;
         Some(Self { txid, state, pages })
     }

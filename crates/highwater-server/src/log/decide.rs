@@ -194,9 +194,8 @@ pub(super) fn decide(log: Option<&Log>, claim: Claim<'_>, change: Option<(PageSi
     if changed.is_some() || origin.is_some() {
         // What the client has now may have arrived too: after, or as, the newest state that is known to have.
         // Two devices that wrote the same from the same base made two changes: only the client's own counts.
-        let position = log.newest_of(local).filter(|entry| claim.pushed(entry)).map(|entry| entry.txid);
-        let position = position.filter(|txid| *txid > base);
-        let merge = log.merges.alias(local).filter(|merge| merge.txid > base && claim.sent(merge.device));
+        let position = pushed(log, &claim, base, local).map(|entry| entry.txid);
+        let merge = log.merges.alias(local, |merge| merge.txid > base && claim.sent(merge.device));
         let newest = position.max(merge.map(|merge| merge.txid));
         if let Some(txid) = newest.filter(|txid| *txid >= since) {
             return match merge.filter(|merge| merge.txid == txid) {
@@ -218,15 +217,19 @@ pub(super) fn decide(log: Option<&Log>, claim: Claim<'_>, change: Option<(PageSi
 /// The newest state that this device sent after `base` and that arrived, as far as the device does not know.
 fn arrived(log: &Log, claim: &Claim<'_>, base: TxId) -> Option<Origin> {
     let arrived = claim.pending.iter().filter_map(|state| {
-        let position = log.newest_of(*state).filter(|entry| claim.pushed(entry));
-        let position = position.map(|entry| Origin::Position(entry.txid));
-        let merge = log.merges.alias(*state).filter(|merge| claim.sent(merge.device));
+        let position = pushed(log, claim, base, *state).map(|entry| Origin::Position(entry.txid));
+        let merge = log.merges.alias(*state, |merge| merge.txid > base && claim.sent(merge.device));
         position
             .into_iter()
             .chain(merge.map(|merge| Origin::Merged(*merge)))
             .max_by_key(|origin| origin.txid())
     });
-    arrived.filter(|origin| origin.txid() > base).max_by_key(|origin| origin.txid())
+    arrived.max_by_key(|origin| origin.txid())
+}
+
+/// The newest position after `base` that has this state and that the client pushed.
+fn pushed<'l>(log: &'l Log, claim: &Claim<'_>, base: TxId, state: StateHash) -> Option<&'l Entry> {
+    log.after(base).iter().rev().find(|entry| entry.position.state == state && claim.pushed(entry))
 }
 
 impl Database {

@@ -64,8 +64,8 @@ impl MergeName {
 #[derive(Debug, Default)]
 pub(crate) struct Merges {
     all: BTreeMap<TxId, MergeName>,
-    /// The newest merge of each device's state.
-    aliases: HashMap<StateHash, TxId>,
+    /// The merges that a state went into, oldest first: of several devices when they had the same.
+    aliases: HashMap<StateHash, Vec<TxId>>,
     seen: BTreeSet<TxId>,
 }
 
@@ -87,13 +87,14 @@ impl Merges {
 
     /// Takes in the merge of the newest entry.
     pub(crate) fn add(&mut self, name: MergeName) {
-        self.aliases.insert(name.local, name.txid);
+        self.aliases.entry(name.local).or_default().push(name.txid);
         self.all.insert(name.txid, name);
     }
 
-    /// The newest merge that a state went into.
-    pub(crate) fn alias(&self, state: StateHash) -> Option<&MergeName> {
-        self.all.get(self.aliases.get(&state)?)
+    /// The newest merge that a state went into, of those that count.
+    pub(crate) fn alias(&self, state: StateHash, counts: impl Fn(&MergeName) -> bool) -> Option<&MergeName> {
+        let merges = self.aliases.get(&state)?.iter().rev();
+        merges.filter_map(|txid| self.all.get(txid)).find(|merge| counts(merge))
     }
 
     /// The merge that made an entry.
