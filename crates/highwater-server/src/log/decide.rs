@@ -5,6 +5,9 @@
 //! 3. Its base is behind the head: merge what it changed; without a change, it pulls.
 //! 4. Its base is not in the retained history: it has to ask `locate`.
 //!
+//! A device that pushed after its base and does not name that is told so, like one whose base is unknown: its request was
+//! overtaken by a later one, or its copy is older than what it pushed.
+//!
 //! A client names the states that it sent since its base without learning what came of them. The newest of them that
 //! arrived is what the rest of its change is measured from: nothing is merged twice.
 //!
@@ -206,7 +209,13 @@ pub(super) fn decide(log: Option<&Log>, claim: Claim<'_>, change: Option<(PageSi
     }
     // A libSQL client's push may have changed nothing: another place, the same state.
     let at_head = log.after(base).iter().all(|later| later.position.state == entry.position.state);
+    // What this device sent since and does not name: its request comes late, or its copy is an older one. What it sent
+    // then holds some of the same rows, and they would be merged twice.
+    let ours = |entry: &&Entry| entry.txid > since && entry.node_id == claim.device.node_id();
+    let overtaken = claim.device != DeviceId(0) && log.after(base).iter().any(|entry| ours(&entry));
     match (changed.is_some(), origin) {
+        (true, None) if overtaken && !at_head => unknown(),
+        (_, Some(_)) if overtaken => unknown(),
         (_, Some(origin)) => Decision::Merge { base, origin },
         (true, None) if at_head => Decision::Append,
         (true, None) => Decision::Merge { base, origin: Origin::Position(base) },
