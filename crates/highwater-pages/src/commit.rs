@@ -61,18 +61,43 @@ impl std::fmt::Debug for NewPages<'_> {
     }
 }
 
+/// The write lock of a file, and the transaction that holds it. Dropping it rolls back.
+#[derive(Debug)]
+pub struct WriteLock {
+    writer: Replica,
+    mode: JournalMode,
+    count: PageCount,
+}
+
 impl Replica {
     /// Commits `new` on top of `local`.
     ///
     /// Fails with [`Error::ChangedSince`] and writes nothing when the file is not in the state
     /// `local` any more.
     pub fn commit(&mut self, local: LocalState<'_>, new: &mut NewPages<'_>) -> Result<()> {
+        let lock = self.lock_writes()?;
+        self.commit_locked(lock, local, new)
+    }
+
+    /// Takes the write lock: until it is dropped, nobody else can commit.
+    pub fn lock_writes(&self) -> Result<WriteLock> {
         let writer = self.reopen()?;
         writer.refuse_read_only()?;
         writer.execute("writing", "PRAGMA replica.synchronous=FULL")?;
         let mode = writer.journal_mode()?;
         let count = writer.page_count()?;
         writer.execute("taking the write lock", "BEGIN IMMEDIATE")?;
+        Ok(WriteLock { writer, mode, count })
+    }
+
+    /// As [`Replica::commit`], with a lock that was taken before.
+    pub fn commit_locked(
+        &mut self,
+        lock: WriteLock,
+        local: LocalState<'_>,
+        new: &mut NewPages<'_>,
+    ) -> Result<()> {
+        let WriteLock { writer, mode, count } = lock;
         let written = self.still_is(&writer, local).and_then(|()| writer.write(new, mode, count));
         match written.and_then(|()| {
             kill_point("commit.before");

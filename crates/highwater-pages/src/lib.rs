@@ -32,7 +32,7 @@ pub mod wal;
 
 pub use canonical::{JOURNAL_MODE_BYTES, WAL_MODE, canonical, canonicalise_first_page, is_canonical};
 pub use capture::{Delta, Snapshot};
-pub use commit::{LocalState, NewPages};
+pub use commit::{LocalState, NewPages, WriteLock};
 pub use error::{Error, Result, next_step};
 pub use hash::{PageHash, StateSum, page_hash};
 pub use kill::kill_point;

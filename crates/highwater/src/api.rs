@@ -49,7 +49,9 @@ pub(crate) struct SyncAnswer {
     pub(crate) outcome: Outcome,
     pub(crate) head: Position,
     pub(crate) txid: TxId,
-    /// Of a merge: how many things could not be kept as they were.
+    /// The merge that the client's change went into.
+    pub(crate) merge: Option<TxId>,
+    /// How many things that merge could not keep as they were.
     pub(crate) conflicts: u64,
     pub(crate) body: Response,
 }
@@ -203,9 +205,10 @@ impl Api<'_> {
         let head = field(highwater_wire::HEAD)?.parse().map_err(parse)?;
         let txid = field(highwater_wire::TXID)?.parse().map(TxId);
         let txid = txid.map_err(|_| self.bad("the transaction id is not a number".to_owned()))?;
-        let conflicts = answer.headers.get(highwater_wire::CONFLICTS).and_then(|value| value.to_str().ok());
-        let conflicts = conflicts.and_then(|count| count.parse().ok()).unwrap_or(0);
-        Ok(SyncAnswer { outcome, head, txid, conflicts, body: answer })
+        let number = |name| answer.headers.get(name)?.to_str().ok()?.parse().ok();
+        let merge = number(highwater_wire::MERGE).map(TxId);
+        let conflicts = number(highwater_wire::CONFLICTS).unwrap_or(0);
+        Ok(SyncAnswer { outcome, head, txid, merge, conflicts, body: answer })
     }
 
     /// Which position an answer's body leads to.

@@ -1,6 +1,6 @@
 //! What merges could not keep: asking the server for its records, and marking them as seen.
 
-use highwater_ltx::{StateHash, TxId};
+use highwater_ltx::TxId;
 use highwater_wire::{ConflictPage, MergeRecord};
 use http::Method;
 
@@ -35,27 +35,6 @@ impl Api<'_> {
         let url = format!("{}/{}/resolve", self.remote.request(Some("conflicts")), txid.0);
         let answer = self.send(&Method::POST, &url, &self.headers(), &mut || Body::Empty);
         self.json(answer.map_err(|refused| self.explain_record(refused))?)
-    }
-
-    /// The record of the merge that took `state` to transaction `head` or to one before it, but after `base`.
-    pub(crate) fn record_of(&self, state: StateHash, base: TxId, head: TxId) -> Result<Option<MergeRecord>> {
-        let state = state.to_string();
-        match self.merge_record(head) {
-            Ok(record) if record.local_state == state => return Ok(Some(record)),
-            Ok(_) | Err(Error::UnknownMerge { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        // Merged earlier, and the answer to that was lost.
-        let mut before = Some(head);
-        loop {
-            let page = self.conflicts(before, BATCH, true)?;
-            let more = page.more && page.merges.last().is_some_and(|oldest| oldest.txid > base.0);
-            before = page.merges.last().map(|oldest| TxId(oldest.txid));
-            let found = page.merges.into_iter().find(|record| record.local_state == state);
-            if found.is_some() || !more {
-                return Ok(found);
-            }
-        }
     }
 
     fn explain_record(&self, refused: Refused) -> Error {

@@ -20,7 +20,7 @@ mod bench;
 mod common;
 
 use bench::{Bench, Beside, Change, Log, beside};
-use common::{Warnings, World, assert_same, fill, insert, rows};
+use common::{Warnings, World, assert_same, fill, insert};
 use crc_fast::{CrcAlgorithm, checksum};
 use highwater::{Action, Database, Error};
 use serde_json::{Map, Value};
@@ -154,7 +154,7 @@ fn files_that_are_gone_empty_garbage_or_of_a_newer_version_change_nothing() {
             let both = Beside { info: Some(vec![7; 99]), sums: Some(vec![7; 99]) };
             assert_eq!(bench.case("both garbage", &both).len(), 1);
         } else {
-            bench.conflict("both deleted", &Beside { info: None, sums: None });
+            bench.unknowable("both deleted", &Beside { info: None, sums: None });
         }
         bench.check_server();
     }
@@ -162,8 +162,8 @@ fn files_that_are_gone_empty_garbage_or_of_a_newer_version_change_nothing() {
 
 /// Exceptions, where the content of the file is all there is, and says too little: every page that
 /// the last push changed was changed again, and so were rows that the server has. Whether the rows
-/// of the server that the file lacks were changed here, or never arrived here, nobody knows. It is a
-/// conflict then; nothing is lost.
+/// of the server that the file lacks were changed here, or never arrived here, nobody knows. All of it is
+/// merged then; nothing is lost.
 fn content_tells(bench: &Bench) -> bool {
     !(bench.name.contains(", 20 rows") && (bench.name.contains("Apart") || bench.name.contains("Again")))
 }
@@ -180,7 +180,7 @@ fn an_older_copy_of_the_metadata_or_of_the_page_sums_changes_nothing() {
             } else {
                 // The page sums know better, but could be another copy's: believing them without
                 // any other sign could lose rows.
-                bench.conflict(&format!("-info {case}"), &info);
+                bench.unknowable(&format!("-info {case}"), &info);
             }
             damaged_sums(&bench, &format!("-sums {case}"), older.sums.as_ref().unwrap());
             // Both: then they say together that what was pushed since is another device's, and
@@ -188,7 +188,7 @@ fn an_older_copy_of_the_metadata_or_of_the_page_sums_changes_nothing() {
             if bench.name.starts_with("Nothing") || bench.name.starts_with("Elsewhere") {
                 assert_eq!(bench.case(&format!("both {case}"), older), [""; 0]);
             } else {
-                bench.conflict(&format!("both {case}"), older);
+                bench.unknowable(&format!("both {case}"), older);
             }
         }
         bench.check_server();
@@ -210,7 +210,7 @@ fn the_files_of_another_database_change_nothing() {
             let warnings = bench.case("another database's files", &theirs);
             assert_eq!(warnings.len(), 1, "{warnings:?}");
         } else {
-            bench.conflict("another database's files", &theirs);
+            bench.unknowable("another database's files", &theirs);
         }
         bench.check_server();
         // Without a URL from the application, theirs is the only one known. It has other content,
@@ -228,7 +228,7 @@ fn the_files_of_another_database_change_nothing() {
 /// The page sums of another copy of the same database may be ahead of this one. They must not make
 /// what the other copy pushed look as if it had been deleted here.
 #[test]
-fn the_page_sums_of_another_copy_never_hide_a_conflict() {
+fn the_page_sums_of_another_copy_never_hide_what_it_pushed() {
     for count in [20, 120, 2000] {
         let world = World::in_memory(|_| ());
         let (a, b) = (world.open("a.db"), world.open("b.db"));
@@ -240,11 +240,11 @@ fn the_page_sums_of_another_copy_never_hide_a_conflict() {
         let on_b = b.connect().unwrap();
         insert(&on_b, 2);
         std::fs::copy(beside(a.path(), "-sums"), beside(b.path(), "-sums")).unwrap();
-        let mine = rows(b.path());
-        let error = b.sync_blocking().unwrap_err();
-        assert!(matches!(error, Error::Conflict { .. }), "{count} rows: {error}");
-        assert_eq!(rows(b.path()), mine, "{count} rows");
-        assert_same(a.path(), &world.restored("app"));
+        assert_eq!(b.sync_blocking().unwrap().action, Action::Merged, "{count} rows");
+        a.sync_blocking().unwrap();
+        assert_same(a.path(), b.path());
+        let all: u32 = on_b.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(all, count + 3, "{count} rows");
     }
 }
 

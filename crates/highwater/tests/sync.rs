@@ -111,16 +111,17 @@ fn offline_is_a_state_and_not_a_failure() {
 }
 
 #[test]
-fn the_second_writer_is_told_and_loses_nothing() {
+fn the_second_writer_is_told_if_it_wants_to_be_and_loses_nothing() {
     let world = World::new();
-    let (a, b) = (world.open("a.db"), world.open("b.db"));
+    let b = world.builder("b.db").merge_policy(highwater::MergePolicy::Fail).open().unwrap();
+    let a = world.open("a.db");
     let on_a = fill(&a, 3);
     on_a.execute_batch("CREATE TABLE other(x)").unwrap();
     a.sync_blocking().unwrap();
     b.sync_blocking().unwrap();
     let on_b = b.connect().unwrap();
-    insert(&on_a, 1);
-    on_b.execute_batch("INSERT INTO t(text) VALUES('mine'); INSERT INTO other VALUES(1)").unwrap();
+    on_a.execute_batch("UPDATE t SET text='theirs' WHERE id=1").unwrap();
+    on_b.execute_batch("UPDATE t SET text='mine' WHERE id=1; INSERT INTO other VALUES(1)").unwrap();
     a.sync_blocking().unwrap();
     let before = rows(b.path());
     let head = a.info_blocking().unwrap().head;
@@ -131,7 +132,7 @@ fn the_second_writer_is_told_and_loses_nothing() {
         assert_eq!(detail.both_tables, ["t"], "attempt {attempt}");
         assert_eq!(detail.local_tables, ["other", "t"]);
         let text = error.to_string();
-        assert!(text.contains("highwater clone") && text.contains("both changed table t"), "{text}");
+        assert!(text.contains("t id = 1 in text") && text.contains("last-push-wins"), "{text}");
         assert_eq!(rows(b.path()), before);
         assert_eq!(b.info_blocking().unwrap().head, head, "nothing was pushed");
         // Local work goes on.

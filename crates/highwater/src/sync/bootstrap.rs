@@ -187,7 +187,14 @@ impl Run<'_> {
             read: &mut |page, into| received.page(page, into),
             progress: &mut |done, total| self.report(Stage::Applying, done, Some(total)),
         };
-        match replica.commit(local, &mut new) {
+        let committed = match &self.hold {
+            None => replica.commit(local, &mut new),
+            Some(hold) => match hold.lock() {
+                Some(lock) => replica.commit_locked(lock, local, &mut new),
+                None => return Ok(false),
+            },
+        };
+        match committed {
             Ok(()) => Ok(true),
             Err(highwater_pages::Error::ChangedSince { .. }) => Ok(false),
             Err(error) => Err(error.into()),

@@ -8,7 +8,8 @@ use highwater_wire::Outcome;
 use tokio::sync::mpsc;
 
 use super::base::{Ground, sums_of};
-use super::{Mode, Round, Run};
+use super::hold::Hold;
+use super::{FREE_ROUNDS, Mode, Round, Run};
 use crate::api::{Claim, PreparedBody, Refused, SyncAnswer};
 use crate::encode::{self, Plan};
 use crate::error::{Error, Result};
@@ -38,6 +39,9 @@ impl Run<'_> {
             && let Some(round) = self.resolve_pending(replica.page_size()?)?
         {
             return Ok(round);
+        }
+        if self.round >= FREE_ROUNDS && mode != Mode::Push {
+            self.hold = Some(Hold::take(replica)?);
         }
         let since = self.meta.mark;
         let snapshot = replica.snapshot(since.as_ref())?;
@@ -203,12 +207,10 @@ impl Run<'_> {
     fn apply(&mut self, replica: &mut Replica, captured: Captured, mut answer: SyncAnswer) -> Result<Round> {
         let delta = &captured.ground.delta;
         let awaiting = self.meta.pending.iter().any(|state| *state != delta.state);
-        if answer.outcome == Outcome::Merged {
-            // The server knew what was awaited.
-            self.merges.note(delta.state, captured.ground.base.map(|base| base.txid), &answer);
-            if answer.head.state != delta.state {
-                return self.apply_pages(replica, captured, &mut answer);
-            }
+        self.merges.note(&answer);
+        // The server knew what was awaited.
+        if answer.outcome == Outcome::Merged && answer.head.state != delta.state {
+            return self.apply_pages(replica, captured, &mut answer);
         }
         if answer.outcome == Outcome::Pulled {
             // What comes may be this device's own push, which was under way until now.
@@ -231,8 +233,8 @@ impl Run<'_> {
             page_count: delta.page_count,
         };
         let action = match answer.outcome {
-            Outcome::Pushed => Action::Pushed,
-            Outcome::Merged => Action::Merged,
+            Outcome::Pushed if answer.merge.is_none() => Action::Pushed,
+            Outcome::Pushed | Outcome::Merged => Action::Merged,
             // Whatever was sent, the server had it already.
             _ => Action::UpToDate,
         };

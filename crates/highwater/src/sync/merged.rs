@@ -3,33 +3,25 @@
 //! A sync merges more than once when the application commits while the answer is under way: each time what
 //! was sent is in the log, whether or not the pages of the answer fitted here.
 
-use highwater_ltx::{StateHash, TxId};
+use std::collections::BTreeMap;
+
+use highwater_ltx::TxId;
 use highwater_wire::Conflict;
 
 use super::Run;
 use crate::api::SyncAnswer;
 
-/// One answer `merged`.
-#[derive(Debug)]
-struct Noted {
-    /// What was sent.
-    state: StateHash,
-    base: TxId,
-    head: TxId,
-    conflicts: u64,
-}
-
-/// The merges of one sync, oldest first.
+/// The merges of one sync, by their numbers in the log, and how much each could not keep.
 #[derive(Debug, Default)]
-pub(crate) struct Merges(Vec<Noted>);
+pub(crate) struct Merges(BTreeMap<TxId, u64>);
 
 impl Merges {
-    /// Notes an answer; the same merge counts once, however often it is told.
-    pub(super) fn note(&mut self, state: StateHash, base: Option<TxId>, answer: &SyncAnswer) {
-        tracing::debug!(txid = answer.txid.0, conflicts = answer.conflicts, "the server merged");
-        self.0.retain(|noted| noted.state != state);
-        let base = base.unwrap_or(TxId(0));
-        self.0.push(Noted { state, base, head: answer.txid, conflicts: answer.conflicts });
+    /// Notes what an answer says; the same merge counts once, however often it is told.
+    pub(super) fn note(&mut self, answer: &SyncAnswer) {
+        if let Some(merge) = answer.merge {
+            tracing::debug!(txid = merge.0, conflicts = answer.conflicts, "the server merged");
+            self.0.insert(merge, answer.conflicts);
+        }
     }
 
     pub(super) fn any(&self) -> bool {
@@ -37,7 +29,7 @@ impl Merges {
     }
 
     pub(super) fn conflicts(&self) -> u64 {
-        self.0.iter().map(|noted| noted.conflicts).sum()
+        self.0.values().sum()
     }
 }
 
@@ -46,10 +38,9 @@ impl Run<'_> {
     /// not make it fail, for they stay at the server.
     pub(super) fn fetch_conflicts(&self, merges: Merges) -> Vec<Conflict> {
         let mut conflicts = Vec::new();
-        for noted in merges.0.into_iter().filter(|noted| noted.conflicts > 0) {
-            match self.api.record_of(noted.state, noted.base, noted.head) {
-                Ok(Some(record)) => conflicts.extend(record.conflicts),
-                Ok(None) => tracing::warn!(txid = noted.head.0, "the server has no record of this merge"),
+        for (txid, _) in merges.0.into_iter().filter(|(_, conflicts)| *conflicts > 0) {
+            match self.api.merge_record(txid) {
+                Ok(record) => conflicts.extend(record.conflicts),
                 Err(error) => {
                     tracing::warn!(%error, "what a merge could not keep was not fetched; `highwater conflicts` shows it");
                 }

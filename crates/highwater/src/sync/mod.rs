@@ -18,6 +18,7 @@ mod bootstrap;
 mod compare;
 mod exchange;
 mod explain;
+mod hold;
 mod lineage;
 mod merged;
 mod pull;
@@ -46,6 +47,9 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How often a sync starts over because the local file changed under it, before it reports that the
 /// application never paused.
 const ROUNDS: u32 = 12;
+
+/// After so many, the application's writes are held back for a moment ([`hold`]).
+const FREE_ROUNDS: u32 = 4;
 
 /// What a caller wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +86,10 @@ pub(crate) struct Run<'a> {
     pub(crate) sent_before: bool,
     /// Whether the page sums were asked if the metadata file is an older copy of itself.
     pub(crate) sums_checked: bool,
+    /// How many rounds there were before this one.
+    pub(crate) round: u32,
+    /// The application's writes are held back.
+    pub(crate) hold: Option<hold::Hold>,
     /// The merges that this sync led to.
     pub(crate) merges: Merges,
     /// What the metadata file holds, where that is known.
@@ -161,6 +169,8 @@ pub(crate) fn run(
         pending_device,
         sent_before: false,
         sums_checked: false,
+        round: 0,
+        hold: None,
         merges: Merges::default(),
         saved,
         healing: false,
@@ -178,7 +188,10 @@ pub(crate) fn run(
 impl Run<'_> {
     fn rounds(&mut self, mode: Mode) -> Result<SyncOutcome> {
         for round in 0..ROUNDS {
-            match self.round(mode)? {
+            self.round = round;
+            let done = self.round(mode);
+            self.hold = None;
+            match done? {
                 Round::Done(action) => return Ok(self.outcome(action)),
                 Round::Again => {
                     tracing::debug!(round, "the ground moved under this sync; looking again");

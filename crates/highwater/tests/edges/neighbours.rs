@@ -131,7 +131,7 @@ fn an_open_write_transaction_delays_a_pull_and_not_a_push() {
 }
 
 #[test]
-fn a_write_that_is_committed_while_a_pull_waits_is_a_conflict_and_not_lost() {
+fn a_write_that_is_committed_while_a_pull_waits_is_merged() {
     let world = World::new();
     let pair = Pair::new(&world, "late");
     let on_a = fill(&pair.a, 10);
@@ -144,8 +144,10 @@ fn a_write_that_is_committed_while_a_pull_waits_is_a_conflict_and_not_lost() {
     let syncing = std::thread::spawn(move || b.sync_blocking());
     std::thread::sleep(Duration::from_millis(200));
     on_b.execute_batch("COMMIT").unwrap();
-    assert_eq!(syncing.join().unwrap().unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(syncing.join().unwrap().unwrap().action, Action::Merged);
     assert_eq!(texts(pair.b.path(), "while it waits"), 1);
+    pair.a.sync_blocking().unwrap();
+    assert_same(pair.a.path(), pair.b.path());
     assert_same(pair.a.path(), &world.restored("late"));
 }
 
@@ -237,24 +239,24 @@ fn a_writer_that_never_pauses_is_answered_in_bounded_time() {
     std::thread::sleep(Duration::from_millis(50));
     for _ in 0..5 {
         let began = Instant::now();
-        assert_eq!(pair.b.sync_blocking().unwrap().action, Action::Pushed);
+        let action = pair.b.sync_blocking().unwrap().action;
+        // On a machine with much to do, the writer may not have come to its turn.
+        assert!(matches!(action, Action::Pushed | Action::UpToDate), "{action:?}");
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     }
-    // With another device's change on the server, it is told that both changed.
+    // With another device's change on the server, it is merged, or told that it never paused.
     while pair.a.sync_blocking().unwrap().action != Action::Pulled {}
     insert(&on_a, 1);
     assert_eq!(pair.a.sync_blocking().unwrap().action, Action::Pushed);
-    for attempt in [
-        highwater::Database::sync_blocking,
-        highwater::Database::pull_blocking,
-        highwater::Database::push_blocking,
-    ] {
-        let began = Instant::now();
-        let error = attempt(&pair.b).unwrap_err();
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
-        says(&error, &[&pair.b.path().display(), &"nothing was lost", &"highwater clone"]);
+    let error = pair.b.pull_blocking().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    says(&error, &[&pair.b.path().display(), &"nothing was lost", &"highwater sync"]);
+    let began = Instant::now();
+    match pair.b.sync_blocking() {
+        Ok(outcome) => assert_eq!(outcome.action, Action::Merged),
+        Err(error) => assert!(error.is_passing(), "{error}"),
     }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     stop.store(true, Ordering::SeqCst);
     let written: i64 = writer.join().unwrap();
     let on_b = pair.b.connect().unwrap();

@@ -104,14 +104,15 @@ fn offline_and_back_again() {
 #[test]
 fn a_conflict_is_told_once_and_again_when_something_was_committed() {
     let world = World::new();
-    let (a, b) = (world.open("a.db"), world.open("b.db"));
+    let b = world.builder("b.db").merge_policy(highwater::MergePolicy::Fail).open().unwrap();
+    let a = world.open("a.db");
     let on_a = fill(&a, 1);
     a.sync_blocking().unwrap();
     b.sync_blocking().unwrap();
     let on_b = b.connect().unwrap();
-    insert(&on_a, 1);
+    on_a.execute("UPDATE t SET text='of a'", []).unwrap();
     a.sync_blocking().unwrap();
-    on_b.execute("INSERT INTO t(text) VALUES('of b alone')", []).unwrap();
+    on_b.execute("UPDATE t SET text='of b'", []).unwrap();
     let (watch, events) = watch(&b, 100);
     within(Duration::from_secs(5), "the conflict", || count(&events, Err(ErrorKind::Conflict)) == 1);
     std::thread::sleep(Duration::from_millis(600));
