@@ -19,7 +19,7 @@ use stage::{Stage, Wire};
 /// Show the whole idea on real files in a few seconds
 ///
 /// Starts a server, makes two copies of a database in a temporary folder, and tells what happens:
-/// offline writes, syncs, a damaged metadata file that heals, a server that restarts, and what
+/// offline writes, syncs, two devices that both wrote, a damaged metadata file that heals, a server that restarts, and what
 /// crossed the network. Nothing outside that folder is touched.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -10,6 +10,8 @@ fn the_story_is_told_and_every_claim_in_it_holds() {
         "offline",
         "first push",
         "only the last image",
+        "Both new notes live",
+        "renumbered",
         "metadata",
         "server restarts",
         "What crossed the wire",

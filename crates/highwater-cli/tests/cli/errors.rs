@@ -25,29 +25,31 @@ fn a_missing_network_is_exit_code_4_and_loses_nothing() {
 }
 
 #[test]
-fn two_writers_are_a_conflict_with_exit_code_3_and_nothing_is_lost() {
+fn two_writers_are_a_conflict_with_exit_code_3_when_they_want_to_be_told_and_nothing_is_lost() {
     let (folder, server) = (Folder::new(), Server::start());
     let url = server.db("app");
     let (mine, theirs) = (folder.file("mine.db"), folder.file("theirs.db"));
     notes(&mine);
     highwater(folder.path(), &format!("sync mine.db --remote {url}")).expect(0);
     highwater(folder.path(), &format!("clone {url} theirs.db")).expect(0);
-    add(&theirs, "theirs");
+    let edit = |path: &std::path::Path, text: &str| {
+        let sql = "UPDATE notes SET text = ?1 WHERE id = 1";
+        rusqlite::Connection::open(path).unwrap().execute(sql, [text]).unwrap();
+    };
+    edit(&theirs, "theirs");
     highwater(folder.path(), "sync theirs.db").expect(0);
-    add(&mine, "mine");
+    edit(&mine, "mine");
 
-    let said = highwater(folder.path(), "sync mine.db").expect(3);
-    assert!(said.stderr.contains("notes"), "the table is named: {said:?}");
+    let said = highwater(folder.path(), "sync mine.db --policy fail").expect(3);
+    assert!(said.stderr.contains("notes id = 1"), "the row is named: {said:?}");
     assert!(said.stderr.contains("hint: "), "{said:?}");
     check("conflict", &said.all());
-    let json = highwater(folder.path(), "sync mine.db --json").expect(3).json();
+    let json = highwater(folder.path(), "sync mine.db --policy fail --json").expect(3).json();
     assert_eq!(json["error"]["code"], "conflict");
     assert_eq!(json["error"]["conflict"]["both_tables"][0], "notes");
-    assert_eq!(texts(&mine), ["first", "mine"]);
-    assert_eq!(texts(&theirs), ["first", "theirs"]);
-    add(&mine, "work goes on");
-    highwater(folder.path(), "sync theirs.db").expect(0);
-    assert_eq!(texts(&theirs), ["first", "theirs"]);
+    assert_eq!(json["error"]["conflicts"][0]["kind"], "update");
+    assert_eq!(texts(&mine), ["mine"]);
+    assert_eq!(texts(&theirs), ["theirs"]);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 
 mod admin;
 mod config;
+mod conflicts;
 mod demo;
 mod errors;
 mod example;

@@ -65,9 +65,13 @@ fn a_conflict_ends_it_with_exit_code_3() {
     notes(&folder.file("app.db"));
     highwater(folder.path(), &format!("sync app.db --remote {url}")).expect(0);
     highwater(folder.path(), &format!("clone {url} copy.db")).expect(0);
-    add(&folder.file("copy.db"), "theirs");
-    highwater(folder.path(), "sync copy.db").expect(0);
-    add(&folder.file("app.db"), "mine");
-    let mut child = watch(&folder, &["app.db"]);
+    for (file, text) in [("copy.db", "theirs"), ("app.db", "mine")] {
+        let sql = "UPDATE notes SET text = ?1 WHERE id = 1";
+        rusqlite::Connection::open(folder.file(file)).unwrap().execute(sql, [text]).unwrap();
+        if file == "copy.db" {
+            highwater(folder.path(), "sync copy.db").expect(0);
+        }
+    }
+    let mut child = watch(&folder, &["app.db", "--policy", "fail"]);
     assert_eq!(wait(&mut child), 3);
 }

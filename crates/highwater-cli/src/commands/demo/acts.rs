@@ -21,6 +21,7 @@ pub(super) fn all(stage: &mut Stage<'_>) -> Result<(), Failure> {
     a_second_device(stage)?;
     many_commits_one_sync(stage)?;
     changes_travel_back(stage)?;
+    both_write_offline(stage)?;
     a_damaged_metadata_file(stage)?;
     the_server_restarts(stage)
 }
@@ -28,7 +29,8 @@ pub(super) fn all(stage: &mut Stage<'_>) -> Result<(), Failure> {
 fn writing_without_a_server(stage: &mut Stage<'_>) -> Result<(), Failure> {
     stage.act("A laptop writes offline")?;
     let mut db = stage.laptop.connect()?;
-    db.execute_batch("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)").map_err(sqlite)?;
+    db.execute_batch("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL, pinned INT)")
+        .map_err(sqlite)?;
     let transaction = db.transaction().map_err(sqlite)?;
     add_notes(&transaction, FIRST_NOTES, "a note from the laptop")?;
     transaction.commit().map_err(sqlite)?;
@@ -97,6 +99,55 @@ fn changes_travel_back(stage: &mut Stage<'_>) -> Result<(), Failure> {
     stage.note("laptop: pulls it", &outcome);
     let notes = stage.same_on_both()?;
     stage.say(format_args!("The laptop pulled it; both hold the same {}.", count(notes, "note")))
+}
+
+fn both_write_offline(stage: &mut Stage<'_>) -> Result<(), Failure> {
+    stage.act("Both write offline: one note in different columns, and a new note each")?;
+    let (laptop, phone) = (stage.laptop.connect()?, stage.phone.connect()?);
+    laptop
+        .execute_batch("UPDATE notes SET text = 'Buy oat milk' WHERE id = 8; INSERT INTO notes (text) VALUES ('Call Ada')")
+        .map_err(sqlite)?;
+    phone
+        .execute_batch(
+            "UPDATE notes SET pinned = 1 WHERE id = 8; INSERT INTO notes (text) VALUES ('Call Bob')",
+        )
+        .map_err(sqlite)?;
+    let id = |db: &Connection, text: &str| {
+        db.query_row("SELECT id FROM notes WHERE text = ?1", [text], |row| row.get::<_, i64>(0))
+            .map_err(sqlite)
+    };
+    let (ada, bob) = (id(&laptop, "Call Ada")?, id(&phone, "Call Bob")?);
+    check(ada == bob, "both new notes have the same id")?;
+    stage.say(format_args!(
+        "SQLite gave both new notes the id {ada}, for neither device knew of the other."
+    ))?;
+    let outcome = stage.laptop.sync_blocking()?;
+    stage.note("laptop: pushes its changes", &outcome);
+    let outcome = stage.phone.sync_blocking()?;
+    stage.note("phone: pushes its own, and is merged", &outcome);
+    check(outcome.action == Action::Merged, "the phone's changes were merged")?;
+    let pulled = stage.laptop.sync_blocking()?;
+    stage.note("laptop: pulls the merge", &pulled);
+    stage.same_on_both()?;
+    for db in [&laptop, &phone] {
+        let both = "SELECT count(*) FROM notes WHERE id = 8 AND text = 'Buy oat milk' AND pinned = 1";
+        let both: i64 = db.query_row(both, [], |row| row.get(0)).map_err(sqlite)?;
+        check(both == 1, "the note carries both changes")?;
+        check(id(db, "Call Ada")? != id(db, "Call Bob")?, "both new notes live")?;
+    }
+    stage.say("The server merges: note 8 says 'Buy oat milk' and is pinned, on both.")?;
+    stage.say(format_args!(
+        "Both new notes live: 'Call Ada' is {}, 'Call Bob' is {} now, which is recorded as:",
+        id(&laptop, "Call Ada")?,
+        id(&laptop, "Call Bob")?
+    ))?;
+    let merges = stage.laptop.conflicts_blocking()?;
+    let conflicts: Vec<_> = merges.iter().flat_map(|merge| &merge.conflicts).collect();
+    check(conflicts.len() == 1, "the new id is the only thing to report")?;
+    conflicts.iter().try_for_each(|conflict| {
+        let short: String = format!("{} {}: {}", conflict.table, conflict.kind, conflict.message);
+        stage.say(format_args!("  {}", short.chars().take(90).collect::<String>()))
+    })
 }
 
 fn a_damaged_metadata_file(stage: &mut Stage<'_>) -> Result<(), Failure> {
