@@ -263,6 +263,9 @@ fn a_writer_that_never_pauses_is_answered_in_bounded_time() {
     let kept: i64 =
         on_b.query_row("SELECT count(*) FROM t WHERE text='without end'", [], |row| row.get(0)).unwrap();
     assert_eq!(kept, written);
+    pair.b.sync_blocking().unwrap();
+    pair.a.sync_blocking().unwrap();
+    assert_same(pair.a.path(), pair.b.path());
     assert_same(pair.a.path(), &world.restored("busy"));
 }
 
