@@ -1,6 +1,11 @@
 //! The steps of a merge, one after the other, on three open databases.
 
-use highwater_wire::{Conflict, ConflictKind, Kept, MergeCounts, MergePolicy, Renumbered, RowJson, SqlValue};
+use std::collections::HashSet;
+
+use highwater_wire::{
+    Conflict, ConflictKind, Kept, MergeCounts, MergePolicy, Rejected as Missing, Renumbered, RowJson,
+    SqlValue,
+};
 
 use crate::access::Side;
 use crate::apply::{Rejected, Rejection, apply};
@@ -8,25 +13,27 @@ use crate::decide::{Change, Decision, Want, conflict, decide, key_json, row_json
 use crate::finish;
 use crate::ids::Ids;
 use crate::pairs::gather;
+use crate::refused::{Refused, remembered};
 use crate::table::{Context, Step};
 use crate::tables::{Table, open};
-use crate::{schema, virtuals};
+use crate::{Options, schema, virtuals};
 
 /// What the steps found.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) conflicts: Vec<Conflict>,
     pub(crate) renumbered: Vec<Renumbered>,
+    pub(crate) rejected: Vec<Missing>,
     pub(crate) counts: MergeCounts,
 }
 
 /// Merges; the head's connection is in a transaction.
-pub(crate) fn run(cx: &Context<'_>, known: &[Renumbered]) -> Step<Outcome> {
+pub(crate) fn run(cx: &Context<'_>, options: &Options) -> Step<Outcome> {
     let head_schema = finish::schema(cx.head)?;
     let head_cookie = finish::schema_version(cx.head)?;
     let plan = schema::plan_and_apply(cx)?;
     let tables = open(cx, &plan)?;
-    let mut outcome = rows(cx, &tables, known)?;
+    let mut outcome = rows(cx, &tables, options)?;
     let mut conflicts = plan.conflicts.clone();
     conflicts.extend(schema::finish(cx, &plan)?);
     conflicts.extend(virtuals::after_rows(cx, &plan, &outcome.conflicts)?);
@@ -38,9 +45,10 @@ pub(crate) fn run(cx: &Context<'_>, known: &[Renumbered]) -> Step<Outcome> {
     Ok(outcome)
 }
 
-fn rows(cx: &Context<'_>, tables: &[Table<'_>], known: &[Renumbered]) -> Step<Outcome> {
-    let mut ids = Ids::new(tables, known);
-    let pairs = gather(cx, tables, &mut ids)?;
+fn rows(cx: &Context<'_>, tables: &[Table<'_>], options: &Options) -> Step<Outcome> {
+    let mut ids = Ids::new(tables, &options.renumbered);
+    let refused = Refused::new(cx, tables, &options.rejected)?;
+    let pairs = gather(cx, tables, &refused, &mut ids)?;
     let mut outcome = Outcome::default();
     let mut records: Vec<(usize, Conflict)> = Vec::new();
     let mut changes = Vec::new();
@@ -55,13 +63,20 @@ fn rows(cx: &Context<'_>, tables: &[Table<'_>], known: &[Renumbered]) -> Step<Ou
         }
     }
     let rejected: Rejected = apply(cx, tables, &changes)?;
+    let mut without = HashSet::new();
     for (index, change) in changes.into_iter().enumerate() {
         let at = change.pair.table;
         let Some(table) = tables.get(at) else { continue };
-        outcome.renumbered.extend(change.renumbered.clone());
         match rejected.get(&index) {
-            Some(why) => records.push((at, not_applied(table, &change, why))),
+            Some(why) => {
+                if let Some(missing) = remembered(table, &change) {
+                    without.insert((at, change.pair.own_local.as_ref().and_then(|row| row.rowid)));
+                    outcome.rejected.push(missing);
+                }
+                records.push((at, not_applied(table, &change, why)));
+            }
             None => {
+                outcome.renumbered.extend(change.renumbered.clone());
                 let counts = &mut outcome.counts;
                 *match change.want {
                     Want::Delete => &mut counts.deleted,
@@ -74,7 +89,7 @@ fn rows(cx: &Context<'_>, tables: &[Table<'_>], known: &[Renumbered]) -> Step<Ou
     }
     records.sort_by(|(table, one), (other, two)| table.cmp(other).then_with(|| by_key(&one.key, &two.key)));
     outcome.conflicts = records.into_iter().map(|(_, record)| record).collect();
-    outcome.renumbered.extend(still_there(cx, tables, &ids)?);
+    outcome.renumbered.extend(still_there(cx, tables, &ids, &without)?);
     outcome.renumbered.sort();
     outcome.renumbered.dedup();
     Ok(outcome)
@@ -121,8 +136,13 @@ fn not_applied(table: &Table<'_>, change: &Change, why: &Rejection) -> Conflict 
     record
 }
 
-/// Ids that earlier merges changed, of rows that local still has.
-fn still_there(cx: &Context<'_>, tables: &[Table<'_>], ids: &Ids) -> Step<Vec<Renumbered>> {
+/// Ids that earlier merges changed, of rows that local still has and the result too.
+fn still_there(
+    cx: &Context<'_>,
+    tables: &[Table<'_>],
+    ids: &Ids,
+    without: &HashSet<(usize, Option<i64>)>,
+) -> Step<Vec<Renumbered>> {
     let mut found = Vec::new();
     for (at, from, to) in ids.known() {
         let Some((table, local)) = tables.get(at).and_then(|table| Some((table, table.local.as_ref()?)))
@@ -130,7 +150,8 @@ fn still_there(cx: &Context<'_>, tables: &[Table<'_>], ids: &Ids) -> Step<Vec<Re
             continue;
         };
         let name = table.map.local.clone().unwrap_or_default();
-        if local.by_rowid(cx.local, from)?.is_some() && ids.of_local(at, from) == Some(to) {
+        let there = !without.contains(&(at, Some(from)));
+        if there && local.by_rowid(cx.local, from)?.is_some() && ids.of_local(at, from) == Some(to) {
             found.push(Renumbered { table: name, from, to });
         }
     }

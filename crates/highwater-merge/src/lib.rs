@@ -14,6 +14,7 @@ mod finish;
 mod foreign;
 mod ids;
 mod pairs;
+mod refused;
 mod rows_by_key;
 mod schema;
 mod sql;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use highwater_ltx::{PageCount, PageNo};
 use highwater_pages::owners::PageSource;
 use highwater_sqlite::{Access, SnapshotDb};
-use highwater_wire::{CannotMerge, Conflict, MergeCounts, MergePolicy, Renumbered};
+use highwater_wire::{CannotMerge, Conflict, MergeCounts, MergePolicy, Rejected, Renumbered};
 use rusqlite::config::DbConfig;
 
 use table::{Context, Step, Stop};
@@ -60,6 +61,8 @@ pub struct Options {
     /// Rows of the base that have another id at the head, because an earlier merge of the same device gave
     /// them one that the device has not heard of.
     pub renumbered: Vec<Renumbered>,
+    /// Rows of the base that the head has never had, because an earlier merge of the same device refused them.
+    pub rejected: Vec<Rejected>,
 }
 
 /// What came of it.
@@ -86,6 +89,8 @@ pub struct Merge {
     /// Rows of local that have another id in the result: those of [`Options::renumbered`] that still exist,
     /// and new ones.
     pub renumbered: Vec<Renumbered>,
+    /// Rows of local that the result has not got.
+    pub rejected: Vec<Rejected>,
     /// How much was done.
     pub counts: MergeCounts,
     /// How many pages of the snapshots were read.
@@ -115,9 +120,17 @@ pub fn merge(sides: &Sides, options: &Options) -> Result<Merged> {
     }
     let pages_read = rows_read + base.pages_read() + local.pages_read() + head.pages_read();
     let changes = head.into_changes()?;
-    let engine::Outcome { conflicts, renumbered, counts } = outcome;
+    let engine::Outcome { conflicts, renumbered, rejected, counts } = outcome;
     let (page_count, pages) = (changes.page_count, changes.pages);
-    Ok(Merged::Done(Box::new(Merge { page_count, pages, conflicts, renumbered, counts, pages_read })))
+    Ok(Merged::Done(Box::new(Merge {
+        page_count,
+        pages,
+        conflicts,
+        renumbered,
+        rejected,
+        counts,
+        pages_read,
+    })))
 }
 
 /// All steps in one transaction at the head. Also says how many pages were read in search of changed rows.
@@ -143,7 +156,7 @@ fn attempt(
     head.execute_batch("BEGIN IMMEDIATE").map_err(&failed)?;
     let changes = changes::InPages::new(sides, base, local, head)?;
     let cx = Context { base, local, head, changes: &changes, policy: options.policy };
-    let outcome = engine::run(&cx, &options.renumbered)?;
+    let outcome = engine::run(&cx, options)?;
     head.execute_batch("COMMIT").map_err(sql::failed("end the merge"))?;
     Ok((outcome, changes.pages_read()))
 }

@@ -11,6 +11,7 @@ use highwater_wire::SqlValue;
 use crate::access::{Side, SideRow};
 use crate::changes::RowKey;
 use crate::ids::Ids;
+use crate::refused::Refused;
 use crate::table::{Context, Keys, Step, refuse};
 use crate::tables::{Table, by_name, connection};
 
@@ -36,11 +37,16 @@ pub(crate) struct Pair {
 type Couple = (Option<SideRow>, Option<SideRow>);
 
 /// All rows that local changed, table by table in the order of the plan.
-pub(crate) fn gather(cx: &Context<'_>, tables: &[Table<'_>], ids: &mut Ids) -> Step<Vec<Pair>> {
+pub(crate) fn gather(
+    cx: &Context<'_>,
+    tables: &[Table<'_>],
+    refused: &Refused,
+    ids: &mut Ids,
+) -> Step<Vec<Pair>> {
     let mut found: Vec<Vec<Pair>> = vec![Vec::new(); tables.len()];
     for at in order(tables) {
         let Some(table) = tables.get(at) else { continue };
-        let rows = of_table(cx, tables, at, table, ids).map_err(|stop| by_name(stop, table.map.name()))?;
+        let rows = of_table(cx, tables, at, refused, ids).map_err(|stop| by_name(stop, table.map.name()))?;
         if let Some(slot) = found.get_mut(at) {
             *slot = rows;
         }
@@ -80,18 +86,26 @@ fn of_table(
     cx: &Context<'_>,
     tables: &[Table<'_>],
     at: usize,
-    table: &Table<'_>,
+    refused: &Refused,
     ids: &mut Ids,
 ) -> Step<Vec<Pair>> {
-    if table.local.is_none() {
-        return Ok(Vec::new());
-    }
-    let keys = match &table.map.keys {
+    let Some(table) = tables.get(at).filter(|table| table.local.is_some()) else { return Ok(Vec::new()) };
+    let mut keys: Vec<RowKey> = match &table.map.keys {
         Keys::OwnTree => cx.changes.local(table.map.base.as_deref(), table.map.local.as_deref())?,
         Keys::Given(rowids) => rowids.iter().copied().map(RowKey::Rowid).collect(),
     };
-    let couples = if table.key.is_empty() { by_rowid(cx, table, &keys)? } else { by_key(cx, table, &keys)? };
-    let moves = if table.keyless() && !couples.is_empty() { moves(cx, table)? } else { HashMap::new() };
+    if !refused.keys(at).is_empty() {
+        let there: HashSet<String> = keys.iter().map(|key| format!("{key:?}")).collect();
+        keys.extend(refused.keys(at).iter().filter(|key| !there.contains(&format!("{key:?}"))).cloned());
+    }
+    let known = |row: &SideRow| !refused.has(at, table, row);
+    let couples = if table.key.is_empty() {
+        by_rowid(cx, table, &keys, known)?
+    } else {
+        by_key(cx, table, &keys, known)?
+    };
+    let moves =
+        if table.keyless() && !couples.is_empty() { moves(cx, table, known)? } else { Moves::default() };
     let mut pairs = Vec::new();
     let mut claimed = HashSet::new();
     for (base, local) in couples {
@@ -130,7 +144,7 @@ fn place(
     at: usize,
     table: &Table<'_>,
     ids: &mut Ids,
-    moves: &HashMap<i64, i64>,
+    moves: &Moves,
     pair: &mut Pair,
 ) -> Step<()> {
     let Some(head) = &table.head else { return Ok(()) };
@@ -145,8 +159,19 @@ fn place(
     }
     if let Some(row) = &pair.own_base {
         let Some(id) = id_of(table, row) else { return Ok(()) };
-        let to = moves.get(&id).copied().or_else(|| ids.of_base(at, id)).unwrap_or(id);
-        pair.head = head.by_rowid(cx.head, to)?;
+        let followed = moves.of(id).or_else(|| ids.of_base(at, id));
+        let mut to = followed.unwrap_or(id);
+        // The rowid of a row that the head deleted may be another row's now: one that moved, or one with a key.
+        if followed.is_none() && moves.is_taken(to) {
+            if pair.own_local.is_some() {
+                to = ids.free(cx, at, table)?;
+                ids.insert(at, id, to);
+                pair.renumbered = Some(id);
+            }
+        } else {
+            let row = head.by_rowid(cx.head, to)?;
+            pair.head = row.filter(|row| table.key.is_empty() || key_of(table, row).is_none());
+        }
         pair.rowid = Some(to);
         return Ok(());
     }
@@ -200,8 +225,14 @@ fn read(cx: &Context<'_>, table: &Table<'_>, side: Side, keys: &[RowKey]) -> Ste
     Ok(rows)
 }
 
-fn by_rowid(cx: &Context<'_>, table: &Table<'_>, keys: &[RowKey]) -> Step<Vec<Couple>> {
+fn by_rowid(
+    cx: &Context<'_>,
+    table: &Table<'_>,
+    keys: &[RowKey],
+    known: impl Fn(&SideRow) -> bool,
+) -> Step<Vec<Couple>> {
     let mut base = read(cx, table, Side::Base, keys)?;
+    base.retain(&known);
     let mut local = read(cx, table, Side::Local, keys)?;
     if table.keyless() {
         let moved = same_content(&base, &local, |at| table.shared(at, Side::Local));
@@ -257,17 +288,44 @@ impl Table<'_> {
 }
 
 /// Where rows of a table without any key went at the head: from base's rowid to the head's.
-fn moves(cx: &Context<'_>, table: &Table<'_>) -> Step<HashMap<i64, i64>> {
+#[derive(Debug, Default)]
+struct Moves {
+    to: HashMap<i64, i64>,
+    places: HashSet<i64>,
+}
+
+impl Moves {
+    fn of(&self, base: i64) -> Option<i64> {
+        self.to.get(&base).copied()
+    }
+
+    /// Whether a row of the base is known to be there.
+    fn is_taken(&self, rowid: i64) -> bool {
+        self.places.contains(&rowid)
+    }
+}
+
+/// Finds them by their content.
+fn moves(cx: &Context<'_>, table: &Table<'_>, known: impl Fn(&SideRow) -> bool) -> Step<Moves> {
     let keys = cx.changes.head(table.map.base.as_deref(), table.map.old_head.as_deref())?;
-    let base = read(cx, table, Side::Base, &keys)?;
+    let mut base = read(cx, table, Side::Base, &keys)?;
+    base.retain(known);
     let head = read(cx, table, Side::Head, &keys)?;
     let same = same_content(&base, &head, |at| table.shared(at, Side::Head));
     let rowid = |rows: &[SideRow], at: usize| rows.get(at).and_then(|row| row.rowid);
-    Ok(same.into_iter().filter_map(|(from, to)| Some((rowid(&base, from)?, rowid(&head, to)?))).collect())
+    let to: HashMap<i64, i64> =
+        same.into_iter().filter_map(|(from, to)| Some((rowid(&base, from)?, rowid(&head, to)?))).collect();
+    Ok(Moves { places: to.values().copied().collect(), to })
 }
 
-fn by_key(cx: &Context<'_>, table: &Table<'_>, keys: &[RowKey]) -> Step<Vec<Couple>> {
-    let base = read(cx, table, Side::Base, keys)?;
+fn by_key(
+    cx: &Context<'_>,
+    table: &Table<'_>,
+    keys: &[RowKey],
+    known: impl Fn(&SideRow) -> bool,
+) -> Step<Vec<Couple>> {
+    let mut base = read(cx, table, Side::Base, keys)?;
+    base.retain(&known);
     let local = read(cx, table, Side::Local, keys)?;
     let tree = |side: Side, row: &SideRow| match row.rowid {
         Some(rowid) => format!("{rowid}"),
@@ -302,7 +360,7 @@ fn by_key(cx: &Context<'_>, table: &Table<'_>, keys: &[RowKey]) -> Step<Vec<Coup
         if !seen_local.insert(tree(Side::Local, &row)) {
             continue;
         }
-        let other = counterpart(Side::Base, &row)?;
+        let other = counterpart(Side::Base, &row)?.filter(&known);
         if other.as_ref().is_none_or(|other| !seen.contains(&tree(Side::Base, other))) {
             couples.push((other, Some(row)));
         }

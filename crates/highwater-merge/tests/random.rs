@@ -170,7 +170,11 @@ fn goes_on([base, local, head, later, meanwhile]: [&Steps; 5]) {
         (went_on(&pending, "later", later), went_on(&result.pages, "meanwhile", meanwhile));
     let [before, mine, theirs] =
         [&pending, &device, &server].map(|side| tokens_of(&side.open(&folder.path().join("look"))));
-    let options = Options { renumbered: result.merge.renumbered.clone(), ..Options::default() };
+    let options = Options {
+        renumbered: result.merge.renumbered.clone(),
+        rejected: result.merge.rejected.clone(),
+        ..Options::default()
+    };
     let second = Scene::of(pending, device, server).done(&options);
     assert_eq!(second.rows("PRAGMA foreign_key_check"), [""; 0], "{:#?}", second.conflicts());
     let now = tokens_of(&second.db);

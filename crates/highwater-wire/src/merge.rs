@@ -174,6 +174,15 @@ pub struct Renumbered {
     pub to: i64,
 }
 
+/// A row that a device wrote and that the head has not got, because a merge refused to insert it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// The table, by its name on the device.
+    pub table: String,
+    /// What identifies the row on the device: its declared key, or its rowid.
+    pub key: RowJson,
+}
+
 /// How much a merge did, in rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct MergeCounts {
@@ -226,6 +235,9 @@ pub struct MergeRecord {
     /// device had not heard of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub renumbered: Vec<Renumbered>,
+    /// Rows of the device that the head has not got, from this merge and from earlier ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<Rejected>,
     /// Whether somebody marked it as seen.
     #[serde(default)]
     pub resolved: bool,

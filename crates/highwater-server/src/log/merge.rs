@@ -162,12 +162,12 @@ impl Database {
             .extend(self.pages_between(change.base.min(origin_base), change.base.max(origin_base)).await?);
         let mut head_changed: BTreeSet<PageNo> = carried.collect();
         head_changed.extend(self.pages_between(origin_base, head).await?);
-        let renumbered = match &change.origin {
-            Origin::Position(_) => Vec::new(),
-            Origin::Merged(merge) => {
-                self.record(merge).await?.map(|record| record.renumbered).unwrap_or_default()
-            }
+        let earlier = match &change.origin {
+            Origin::Position(_) => None,
+            Origin::Merged(merge) => self.record(merge).await?,
         };
+        let (renumbered, rejected) =
+            earlier.map(|record| (record.renumbered, record.rejected)).unwrap_or_default();
         let sides = Sides {
             base: Arc::new(origin),
             local: Arc::new(local),
@@ -177,16 +177,17 @@ impl Database {
         };
         let policy = change.policy;
         let kept_sides = sides.clone();
-        let merged =
-            blocking(move || match highwater_merge::merge(&sides, &Options { policy, renumbered }) {
+        let merged = blocking(move || {
+            match highwater_merge::merge(&sides, &Options { policy, renumbered, rejected }) {
                 Ok(merged) => Ok(merged),
                 Err(highwater_merge::Error::Read(error)) => Err(Error::Run(error)),
                 // Whoever pushed it has to mend it: trying again does not help.
                 Err(error) => {
                     Ok(Merged::Refused(CannotMerge { object: None, reason: crate::error::chain(&error) }))
                 }
-            })
-            .await?;
+            }
+        })
+        .await?;
         match merged {
             Merged::Done(merge) => {
                 tracing::debug!(
@@ -263,6 +264,7 @@ impl Database {
             counts: merge.counts,
             conflicts: merge.conflicts,
             renumbered: merge.renumbered,
+            rejected: merge.rejected,
             resolved: false,
         };
         kill_point("server-merge-before-record");
