@@ -85,7 +85,8 @@ impl Writer<'_> {
                 }
             }
             open = stuck;
-            if open.len() == before {
+            // Where hardly any gives way, as in a row of numbers that all move by one, passes would be many.
+            if open.len() > before * 3 / 4 {
                 return self.together(&open, rejected);
             }
         }

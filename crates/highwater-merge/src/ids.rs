@@ -1,6 +1,6 @@
 //! Ids that change: which row of the device has which id at the head.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use highwater_wire::{Renumbered, SqlValue};
 
@@ -69,15 +69,17 @@ impl Ids {
         let of =
             |table, id| if side == Side::Base { self.of_base(table, id) } else { self.of_local(table, id) };
         let Some(this) = tables.get(table) else { return };
-        for (column, parent) in &this.links {
-            if Some(*column) == this.alias {
-                continue;
-            }
-            if let Some(value) = row.values.get_mut(*column)
-                && let SqlValue::Integer(id) = *value
-                && let Some(to) = of(*parent, id)
+        // A column may point to several tables: each id is looked up as it was, and the first that changed counts.
+        let own = row.values.clone();
+        let mut followed = HashSet::new();
+        for (column, parent) in this.links.iter().filter(|(column, _)| Some(*column) != this.alias) {
+            if let (Some(SqlValue::Integer(id)), Some(value)) =
+                (own.get(*column), row.values.get_mut(*column))
+                && !followed.contains(column)
+                && let Some(to) = of(*parent, *id)
             {
                 *value = SqlValue::Integer(to);
+                followed.insert(*column);
             }
         }
         if let Some(value) = this.alias.and_then(|alias| row.values.get_mut(alias))
@@ -131,7 +133,8 @@ fn sequence(cx: &Context<'_>, access: &Access, side: Side) -> Result<i64> {
     if !has_sequence(side)? {
         return Ok(0);
     }
-    let name = access.name.trim_matches('"').replace("\"\"", "\"");
+    let quoted = access.name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+    let name = quoted.unwrap_or(&access.name).replace("\"\"", "\"");
     let sql =
         "SELECT coalesce(max(CAST(seq AS INTEGER)), 0) FROM sqlite_sequence WHERE name = ?1 COLLATE NOCASE";
     side.prepare_cached(sql).and_then(|mut found| found.query_row([name], |row| row.get(0))).map_err(failed)
