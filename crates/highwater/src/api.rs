@@ -65,8 +65,21 @@ pub(crate) struct Claim<'a> {
     pub(crate) confirm: bool,
     /// States sent since the base whose answers never came.
     pub(crate) pending: &'a [StateHash],
+    /// Who sent them.
+    pub(crate) sender: Sender,
     /// Which side wins where only one can, if it is not for the server to say.
     pub(crate) policy: Option<MergePolicy>,
+}
+
+/// Who sent what a copy may have sent before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Sender {
+    /// The device that it is.
+    Itself,
+    /// The device that it was.
+    Other(DeviceId),
+    /// Nobody knows.
+    Anybody,
 }
 
 /// Why a request was refused.
@@ -185,6 +198,13 @@ impl Api<'_> {
         if !claim.pending.is_empty() {
             let hashes: Vec<String> = claim.pending.iter().map(ToString::to_string).collect();
             set(&mut headers, highwater_wire::PENDING, &hashes.join(","));
+        }
+        match claim.sender {
+            Sender::Itself => {}
+            Sender::Other(device) => {
+                set(&mut headers, highwater_wire::PENDING_DEVICE, &device.to_string());
+            }
+            Sender::Anybody => set(&mut headers, highwater_wire::PENDING_DEVICE, "*"),
         }
         if let Some(policy) = claim.policy {
             set(&mut headers, highwater_wire::POLICY, policy.as_str());

@@ -40,6 +40,8 @@ pub(crate) struct Metadata {
     pub(crate) change_counter: Option<u32>,
     /// States that were sent and whose answer never came.
     pub(crate) pending: Vec<StateHash>,
+    /// The device that sent them, when this copy was another one then.
+    pub(crate) pending_device: Option<DeviceId>,
     /// Which file this describes (see [`crate::home`]).
     pub(crate) home: Option<String>,
     /// Fields that this version does not know.
@@ -119,6 +121,9 @@ impl Metadata {
         }
         if !self.pending.is_empty() {
             set("pending", self.pending.iter().map(|state| json!(state.to_string())).collect());
+            if let Some(device) = self.pending_device {
+                set("pending_device", json!(device.to_string()));
+            }
         }
         if let Some(wal) = self.mark.and_then(|mark| mark.wal) {
             set("wal", wal_json(&wal));
@@ -170,6 +175,7 @@ fn parse(bytes: &[u8]) -> Result<Loaded, String> {
         remote: text(&take("remote")).map(str::to_owned),
         device: text(&take("device")).and_then(|id| id.parse().ok()),
         base,
+        pending_device: text(&take("pending_device")).and_then(|id| id.parse().ok()),
         home: text(&take("home")).map(str::to_owned),
         change_counter: number(&take("change_counter")),
         pending: pending
@@ -287,6 +293,7 @@ mod tests {
                 file: Some(FileMark { device: 1, inode: 2, bytes: 3, modified_ns: 4, changed_ns: 5 }),
             }),
             pending: vec![StateHash(8)],
+            pending_device: Some(DeviceId(9)),
             home: Some("aa".to_owned()),
             change_counter: Some(17),
             other: serde_json::from_str(r#"{"theirs":{"b":1,"a":[true]}}"#).unwrap(),

@@ -27,7 +27,7 @@ use super::delta::{Delta, DeltaImages};
 use super::entries::{Entry, Log};
 use super::images::Images;
 use super::merge::{Merging, Origin};
-use super::{Database, MergeName};
+use super::{Database, LIBSQL, MergeName};
 use crate::Error;
 
 /// How often a server that loses the race for head+1 decides again before it gives up.
@@ -212,7 +212,9 @@ pub(super) fn decide(log: Option<&Log>, claim: Claim<'_>, change: Option<(PageSi
     // What this device sent since and does not name: its request comes late, or its copy is an older one. What it sent
     // then holds some of the same rows, and they would be merged twice.
     let ours = |entry: &&Entry| entry.txid > since && entry.node_id == claim.device.node_id();
-    let overtaken = claim.device != DeviceId(0) && log.after(base).iter().any(|entry| ours(&entry));
+    // libSQL's clients are many devices of one name.
+    let named = claim.device != DeviceId(0) && claim.device != LIBSQL;
+    let overtaken = named && log.after(base).iter().any(|entry| ours(&entry));
     match (changed.is_some(), origin) {
         (true, None) if overtaken && !at_head => unknown(),
         (_, Some(_)) if overtaken => unknown(),

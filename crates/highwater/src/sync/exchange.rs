@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::base::{Ground, sums_of};
 use super::hold::Hold;
 use super::{FREE_ROUNDS, Mode, Round, Run};
-use crate::api::{Claim, PreparedBody, Refused, SyncAnswer};
+use crate::api::{Claim, PreparedBody, Refused, Sender, SyncAnswer};
 use crate::encode::{self, Plan};
 use crate::error::{Error, Result};
 use crate::files::Files;
@@ -125,6 +125,11 @@ impl Run<'_> {
         let (base, delta) = (ground.base, &ground.delta);
         let position = base.map(|base| base.position);
         let policy = self.options.merge_policy;
+        let sender = match self.meta.pending_device {
+            _ if self.nameless => Sender::Anybody,
+            Some(device) => Sender::Other(device),
+            None => Sender::Itself,
+        };
         let pending: Vec<StateHash> =
             self.meta.pending.iter().copied().filter(|state| *state != delta.state).collect();
         self.sent_before = self.meta.pending.contains(&delta.state);
@@ -135,7 +140,7 @@ impl Run<'_> {
                 self.make_durable(|| Ok(()))?;
             }
             drop(snapshot);
-            let claim = Claim { base: position, confirm: false, pending: &pending, policy };
+            let claim = Claim { base: position, confirm: false, pending: &pending, sender, policy };
             return self.api.sync(claim, false, &mut || PreparedBody { body: Body::Empty, produce: None });
         }
         self.meta.add_pending(delta.state);
@@ -151,7 +156,7 @@ impl Run<'_> {
             "pushing frames"
         );
         let encoded = plan.zstd.is_some();
-        let claim = Claim { base: position, confirm: ground.unsure, pending: &pending, policy };
+        let claim = Claim { base: position, confirm: ground.unsure, pending: &pending, sender, policy };
         let mut sent_bytes = 0;
         let answer = if plan.whole {
             let body = self.make_durable(|| encode::whole(delta, &snapshot, header, plan))?;

@@ -82,6 +82,8 @@ pub(crate) struct Run<'a> {
     pub(crate) pending_checked: bool,
     /// First half of the id of the device that sent the states whose answers are missing.
     pub(crate) pending_device: Option<u64>,
+    /// Whether what was noted beside the file is lost, and with it the name under which it sent anything.
+    pub(crate) nameless: bool,
     /// Whether the state that is being sent waits for an answer since an earlier sync.
     pub(crate) sent_before: bool,
     /// Whether the page sums were asked if the metadata file is an older copy of itself.
@@ -129,7 +131,8 @@ pub(crate) fn run(
         }
     }
     let (mut meta, at_home, sender) = load_metadata(files, options)?;
-    let pending_device = sender.map(highwater_ltx::DeviceId::node_id);
+    // Without metadata nobody knows what this file sent, and under which name.
+    let nameless = sender.is_none() && files.db.exists();
     let saved = at_home.then(|| meta.clone());
     let remote = choose_remote(&mut meta, at_home, files, options)?;
     if options.forget {
@@ -140,6 +143,7 @@ pub(crate) fn run(
     if meta.device.is_none() || options.device.is_some() {
         meta.device = Some(options.device.map_or_else(crate::device::random, Ok)?);
     }
+    meta.pending_device = sender.filter(|sender| !meta.pending.is_empty() && meta.device != Some(*sender));
     meta.remote = Some(remote.to_string());
     let here = home::of(&files.db);
     let replaced = !at_home && meta.home.as_deref().is_some_and(|home| home::same_place(home, &here));
@@ -166,7 +170,8 @@ pub(crate) fn run(
         fresh,
         earlier_state: false,
         pending_checked: false,
-        pending_device,
+        pending_device: sender.map(highwater_ltx::DeviceId::node_id),
+        nameless,
         sent_before: false,
         sums_checked: false,
         round: 0,
@@ -254,7 +259,7 @@ fn load_metadata(
     let info = files.info.display();
     match Metadata::load(&files.info)? {
         Loaded::Valid(mut meta) => {
-            let sender = meta.device;
+            let sender = meta.pending_device.or(meta.device);
             let at_home = meta.home.as_deref() == Some(home::of(&files.db).as_str());
             if !at_home && files.db.exists() {
                 tracing::debug!(%info, "this file was moved or copied here; it goes on as a device of its own");

@@ -41,6 +41,9 @@ impl Run<'_> {
         self.meta.base = Some(base);
         self.meta.mark = mark;
         self.meta.pending = awaited;
+        if self.meta.pending.is_empty() {
+            self.meta.pending_device = None;
+        }
         self.meta.home = Some(home::of(&self.files.db));
         if self.saved.as_ref() != Some(&self.meta) {
             // A pull leaves no other trace of where it led to.

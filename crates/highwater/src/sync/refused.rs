@@ -78,6 +78,7 @@ impl Run<'_> {
         }
         tracing::info!(db = %self.files.db.display(), "this copy is older than what it pushed; it goes on as a device of its own");
         self.meta.pending.clear();
+        self.meta.pending_device = None;
         self.pending_device = None;
         self.meta.device = Some(crate::device::random()?);
         self.api.device = self.meta.device;
