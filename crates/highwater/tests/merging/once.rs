@@ -86,6 +86,34 @@ fn tablet(pair: &Pair) -> &Connection {
 }
 
 #[test]
+fn a_file_that_is_moved_before_it_heard_the_answer_is_merged_once() {
+    let mut line = Line::new();
+    line.phone_goes_ahead();
+    line.write(tablet);
+    line.loses_the_answer();
+    line.write(tablet);
+    // The application ends, and its file gets another name: it goes on as another device, and may be moved again.
+    line.pair.on_tablet.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let old = line.pair.tablet.path().to_owned();
+    for name in ["moved.db", "moved-again.db"] {
+        let new = old.with_file_name(name);
+        let from = if name == "moved.db" { old.clone() } else { old.with_file_name("moved.db") };
+        for suffix in ["", "-info", "-sums"] {
+            let with = |path: &std::path::Path| format!("{}{suffix}", path.display());
+            std::fs::copy(with(&from), with(&new)).unwrap();
+        }
+        line.pair.tablet = line.pair.world.open(name);
+        line.pair.on_tablet = line.pair.tablet.connect().unwrap();
+        if name == "moved.db" {
+            // Nobody answers here: nothing but the metadata is written.
+            line.proxy.plan([Fault::CutRequest(0)]);
+            line.hasty().sync_blocking().unwrap_err();
+        }
+    }
+    line.prove("after the moves");
+}
+
+#[test]
 fn a_merge_whose_answer_is_cut_anywhere_is_merged_once() {
     let mut line = Line::new();
     let mut merges = 0;
