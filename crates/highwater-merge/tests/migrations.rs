@@ -101,11 +101,6 @@ fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec((0..26_u8, 0..4_u8, 0..12_u8, 0..12_u8), 0..most)
 }
 
-/// As many cases of each test; `HIGHWATER_CASES` asks for more.
-fn cases() -> u32 {
-    std::env::var("HIGHWATER_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(40)
-}
-
 /// The statements with values that only this side writes.
 fn by(side: char, steps: &[Step]) -> Vec<String> {
     let own = |text: String| text.replace("'v", &format!("'{side}v")).replace("'u", &format!("'{side}u"));
@@ -123,7 +118,7 @@ fn values_of(side: char, content: &[String]) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(common::tries(40))]
 
     #[test]
     fn any_two_migrations_merge_into_a_sound_database(base in steps(14), local in steps(7), head in steps(7)) {

@@ -217,13 +217,8 @@ fn holds(base: &Steps, local: &Steps, head: &Steps, policy: MergePolicy) {
     }
 }
 
-/// More with `MERGE_CASES`.
-fn cases(few: u32) -> u32 {
-    std::env::var("MERGE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(few)
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 3000, ..ProptestConfig::with_cases(cases(120)) })]
+    #![proptest_config(common::tries(120))]
 
     #[test]
     fn every_row_of_both_sides_is_in_the_result_or_in_a_record(
@@ -234,7 +229,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(cases(40)))]
+    #![proptest_config(common::tries(40))]
 
     #[test]
     fn after_a_lost_answer_nothing_is_doubled_and_nothing_missing(
