@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 
 use common::{Random, Rig};
 use device::{Device, Failed, Frame};
-use highwater_server::{Limits, SnapshotPolicy};
+use highwater_server::{Limits, SnapshotPolicy, StoreUrl, verify_store};
 use serde_json::json;
 
 /// A table with ids, and one without any key: rows that come twice are seen there.
@@ -198,7 +198,7 @@ async fn what_a_pull_brought_is_served_again_as_it_was_and_known_when_pushed_bac
     let mut back: Vec<Frame> = served.clone();
     back.iter_mut().for_each(|frame| frame[8..24].fill(0xab));
     b.log();
-    let salts = *b.salts.get().unwrap();
+    let salts = b.salts.get().unwrap();
     back.iter_mut().for_each(|frame| frame[8..16].copy_from_slice(&salts));
     let (_, answer) = b.post(place, &back, None).await;
     let end = place.1 + served.len() as u64 - 1;
@@ -260,6 +260,75 @@ async fn copies_of_a_client_s_files_that_both_write_are_both_merged() {
     a.sync().await.unwrap();
     settle(&rig, &mut [&mut a, &mut b, &mut reader]).await;
     assert_eq!(reader.generation, b.generation);
+}
+
+/// A client fills its batches; one whose last batch is full may have ended within what another one pushed at the same
+/// numbers. That it did not is certain when it pulls.
+#[tokio::test]
+async fn a_client_whose_last_batch_was_full_is_merged_when_it_pulls() {
+    let rig = Rig::memory();
+    let mut a = founder(&rig).await;
+    let mut b = device(&rig).await;
+    event(&b, "shown");
+    b.sync().await.unwrap();
+    a.sync().await.unwrap();
+    for number in 0..300 {
+        event(&a, &format!("a{number}"));
+    }
+    a.sync().await.unwrap();
+    let mut number = 0;
+    while b.last() - b.durable < 128 {
+        event(&b, &format!("b{number}"));
+        number += 1;
+    }
+    while b.last() - b.durable < 256 && !(b.last() - b.durable).is_multiple_of(128) {
+        event(&b, &format!("b{number}"));
+        number += 1;
+    }
+    assert!((b.last() - b.durable).is_multiple_of(128));
+    let wrote = number;
+    b.sync().await.unwrap();
+    settle(&rig, &mut [&mut a, &mut b]).await;
+    assert_eq!(events(&a).split(',').filter(|what| what.starts_with('b')).count(), wrote);
+    event(&b, "later");
+    b.sync().await.unwrap();
+    settle(&rig, &mut [&mut a, &mut b]).await;
+    assert!(events(&a).ends_with("later,shown"));
+}
+
+/// Another program put the client's log into its file: what its frames continue is not known.
+#[tokio::test]
+async fn a_foreign_checkpoint_on_a_detour_ends_at_the_head_and_spoils_nothing() {
+    let rig = Rig::memory();
+    let mut a = founder(&rig).await;
+    let mut b = device(&rig).await;
+    event(&a, "a");
+    event(&b, "b");
+    a.sync().await.unwrap();
+    b.sync().await.unwrap();
+    for number in 0..30 {
+        event(&b, &format!("b{number}"));
+    }
+    b.sync().await.unwrap();
+    a.sync().await.unwrap();
+    let before = rig.snapshot("app/v1/snapshot").await;
+    b.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    event(&b, "nobody knows what this continues");
+    while b.last() <= b.durable {
+        b.run("UPDATE notes SET text = hex(randomblob(100)) WHERE id = 1");
+    }
+    let generation = b.generation;
+    b.sync().await.unwrap();
+    assert!(rig.snapshot("app/v1/snapshot").await == before, "nothing of it was merged");
+    assert_ne!(b.generation, generation);
+    event(&b, "nor this");
+    b.sync().await.unwrap();
+    settle(&rig, &mut [&mut a, &mut b]).await;
+    event(&b, "later");
+    b.sync().await.unwrap();
+    settle(&rig, &mut [&mut a, &mut b]).await;
+    let found = events(&a);
+    assert!(found.ends_with(",later") && !found.contains("nobody"), "{found}");
 }
 
 #[tokio::test]
@@ -394,4 +463,92 @@ async fn random_histories_of_clients_that_all_write_converge() {
     let mut all: Vec<&mut Device> = devices.iter_mut().collect();
     settle(&rig, &mut all).await;
     assert_eq!(events(&devices[0]), written.into_iter().collect::<Vec<_>>().join(","));
+}
+
+#[test]
+fn serve_for_a_test() {
+    child::serve_if_child();
+}
+
+const ENV: &[(&str, &str)] = &[("HIGHWATER_TEST_MAX_FILES", "3")];
+
+fn serve(folder: &std::path::Path, more: &[(&str, &str)]) -> Option<child::ChildServer> {
+    let env: Vec<_> = ENV.iter().chain(more).copied().collect();
+    child::ChildServer::start("serve_for_a_test", folder, &env)
+}
+
+/// Syncs; a client whose server went away knows what it knew before.
+async fn survives(device: &mut Device) -> bool {
+    use futures::FutureExt;
+    let mut copy = device.copy();
+    let synced = std::panic::AssertUnwindSafe(copy.sync()).catch_unwind().await;
+    if let Ok(result) = synced {
+        result.unwrap();
+        *device = copy;
+        return true;
+    }
+    false
+}
+
+/// Two clients that both write, until the server is killed; then with another server. Nothing is lost, and nothing
+/// comes twice.
+async fn killed(folder: &std::path::Path, kill: (&str, &str)) {
+    let server = serve(folder, &[]).unwrap();
+    let mut a = Device::open(format!("{}/app", server.url)).await;
+    a.run(SCHEMA);
+    a.sync().await.unwrap();
+    let mut b = Device::open(a.url.clone()).await;
+    server.kill();
+    let mut expected = BTreeSet::new();
+    if let Some(server) = serve(folder, &[kill]) {
+        (a.url, b.url) = (format!("{}/app", server.url), format!("{}/app", server.url));
+        for round in 0..5 {
+            for (name, device) in [("a", &a), ("b", &b)] {
+                event(device, &format!("{name}{round}"));
+                expected.insert(format!("{name}{round}"));
+            }
+            if !(survives(&mut a).await && survives(&mut b).await && survives(&mut b).await) {
+                break;
+            }
+            if round == 2 {
+                large(&b, 200);
+            }
+        }
+    }
+    let server = serve(folder, &[]).unwrap();
+    (a.url, b.url) = (format!("{}/app", server.url), format!("{}/app", server.url));
+    // More than what was sent: the server finds out what of it came.
+    event(&b, "last");
+    expected.insert("last".into());
+    for _ in 0..3 {
+        a.sync().await.unwrap();
+        b.sync().await.unwrap();
+    }
+    assert!(a.image() == b.image(), "{kill:?}");
+    a.check();
+    assert_eq!(events(&a), expected.into_iter().collect::<Vec<_>>().join(","), "{kill:?}");
+    server.kill();
+    let store = highwater_server::Store::open(&StoreUrl::Local(folder.to_owned())).unwrap();
+    let report = verify_store(&store, |_| {}).await.unwrap();
+    assert!(report.is_ok(), "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_step_of_a_merge_it_is_made_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("passed");
+    killed(&folder.path().join("0"), ("HIGHWATER_KILL_LOG", log.to_str().unwrap())).await;
+    let mut points = std::collections::BTreeMap::<String, usize>::new();
+    for name in std::fs::read_to_string(&log).unwrap().lines().filter(|name| !name.contains("-open")) {
+        *points.entry(name.to_owned()).or_default() += 1;
+    }
+    for name in ["before-merge", "merged", "before-step", "step"] {
+        assert!(points.contains_key(&format!("server-libsql-{name}")), "nothing passes {name}: {points:?}");
+    }
+    for (number, (name, times)) in (1..).zip(points) {
+        for at in BTreeSet::from([1, times.div_ceil(2), times]) {
+            let store = folder.path().join(format!("{number}-{at}"));
+            killed(&store, ("HIGHWATER_KILL_AT", &format!("{name}:{at}"))).await;
+        }
+    }
 }

@@ -204,7 +204,7 @@ fn did(outcome: Outcome) -> Option<Did> {
         Outcome::Known => Some(Did::UpToDate),
         Outcome::Appended => Some(Did::Pushed),
         Outcome::Merged => Some(Did::Merged),
-        Outcome::Staged => Some(Did::Staged),
+        Outcome::Staged | Outcome::Aside => Some(Did::Staged),
         Outcome::Conflict => Some(Did::Conflict),
         Outcome::Again => None,
     }

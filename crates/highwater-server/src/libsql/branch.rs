@@ -41,8 +41,6 @@ const SUM: usize = 16;
 const KEPT: usize = 32;
 /// How many logs are remembered. A log that was forgotten is asked to show a little more of itself again.
 const PROVEN: usize = 4096;
-/// In place of a generation: no generation has this number.
-const ASKED: Generation = Generation(0);
 
 /// Frames of one client after a place of the log.
 #[derive(Debug)]
@@ -51,6 +49,8 @@ pub(super) struct Branch {
     /// The place of the log that it continues; `None` when only its content can tell.
     pub(super) fork: Option<Place>,
     pub(super) heads: Vec<FrameHead>,
+    /// Of the client's log, as long as this server has seen it.
+    pub(super) salts: Option<Salts>,
     pieces: Vec<Piece>,
 }
 
@@ -89,6 +89,7 @@ impl Branch {
         kill_point("server-libsql-staged");
         self.pieces.push(Piece { from: self.heads.len(), path, pages_at });
         self.heads.extend_from_slice(&batch.heads);
+        self.salts = Some(batch.salts);
         Ok(())
     }
 
@@ -134,6 +135,8 @@ pub(crate) struct Branches {
     kept: Mutex<HashMap<Generation, Shared>>,
     /// Logs that were seen to hold the history of the generation, by their salts.
     proven: Mutex<HashSet<(Generation, Salts)>>,
+    /// Logs that were asked for what comes before what they sent, and after which frame.
+    asked: Mutex<HashMap<Salts, FrameNo>>,
 }
 
 /// A branch; who holds the lock may add to it.
@@ -143,7 +146,7 @@ impl Branches {
     /// A new branch without frames; nothing of it is stored yet.
     pub(super) async fn begin(db: &Database, fork: Option<Place>) -> Result<Shared> {
         let number = Self::number(db).await?;
-        Ok(db.branches.keep(Branch { number, fork, heads: Vec::new(), pieces: Vec::new() }))
+        Ok(db.branches.keep(Branch { number, fork, heads: Vec::new(), salts: None, pieces: Vec::new() }))
     }
 
     /// A private number that nothing has.
@@ -176,14 +179,18 @@ impl Branches {
         self.proven.lock().unwrap_or_else(PoisonError::into_inner).contains(&(generation, salts))
     }
 
-    /// Whether the client with this log was asked to send again what it sent before.
-    pub(super) fn was_asked(&self, salts: Salts) -> bool {
-        self.is_proven(ASKED, salts)
+    /// After which frame the client with this log was asked to send again what it sent before, if it was.
+    pub(super) fn was_asked(&self, salts: Salts) -> Option<FrameNo> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).get(&salts).copied()
     }
 
     /// Notes that it is asked to.
-    pub(super) fn ask(&self, salts: Salts) {
-        self.prove(ASKED, salts);
+    pub(super) fn ask(&self, salts: Salts, after: FrameNo) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.len() >= PROVEN {
+            asked.clear();
+        }
+        asked.insert(salts, after);
     }
 
     /// Notes that it does.
@@ -248,7 +255,8 @@ async fn open(store: &Store, db: &DbName, number: Generation) -> Result<Option<B
             Err(error) => return Err(error),
         };
         let pages_at = (FIXED + heads.len() * HEAD + SUM) as u64;
-        let branch = branch.get_or_insert(Branch { number, fork, heads: Vec::new(), pieces: Vec::new() });
+        let empty = || Branch { number, fork, heads: Vec::new(), salts: None, pieces: Vec::new() };
+        let branch = branch.get_or_insert_with(empty);
         if branch.fork != fork || first.0 != branch.last().0 + 1 {
             tracing::warn!(%db, object = %object.location, "an unfinished push ends here: a file does not continue it");
             break;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use highwater_ltx::{FrameNo, PageNo};
+use highwater_ltx::{FrameNo, PageNo, TxId};
 
 use super::detour::Step;
 use super::frames::PAGE_SIZE;
@@ -20,6 +20,10 @@ use crate::log::{Database, Refusal};
 pub(super) async fn pull(db: &Arc<Database>, node: Node) -> Result<Pull, Refusal> {
     let Some(detour) = &node.detour else { return Ok(Pull::Unproven(node.place)) };
     let mut steps = detour.after(node.place.frame).to_vec();
+    if steps.iter().any(|step| step.after.txid == TxId(0)) {
+        // What a client wrote there is not known.
+        return Ok(Pull::Unproven(node.place));
+    }
     if steps.is_empty() {
         let Some(step) = catch_up(db, &node).await? else { return Ok(Pull::End(node.place.generation)) };
         steps.push(step);
@@ -50,13 +54,16 @@ async fn catch_up(db: &Arc<Database>, node: &Node) -> Result<Option<Step>, Refus
     let first = FrameNo(node.place.frame.0 + 1);
     let last = FrameNo(node.place.frame.0 + pages.len() as u64);
     let step = Step { first, last, after: head, pages, salts: None };
-    let detour = add(db, node, step).await?;
+    let detour = add(db, node, step, None).await?;
     // Another server may have been faster, with another step.
     Ok(detour.after(node.place.frame).first().cloned())
 }
 
 /// The pages in which a state differs from the head, ascending; never none.
 async fn differing(db: &Arc<Database>, from: &Standing, head: &Standing) -> Result<Vec<PageNo>, Refusal> {
+    if from.txid == TxId(0) {
+        return Ok(head.pages.data_pages(PAGE_SIZE).collect());
+    }
     let opened = standing::open(db, from).await?.ok_or_else(|| standing::lost(db))?;
     let mut pages = db.pages_between(opened.base, head.txid).await?;
     pages.extend(&opened.own);

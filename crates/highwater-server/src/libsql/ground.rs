@@ -3,14 +3,12 @@
 
 use std::sync::Arc;
 
-use highwater_ltx::{FrameNo, Generation, PageCount, Place, TxId};
-use highwater_pages::StateSum;
+use highwater_ltx::{FrameNo, Generation, Place};
 
 use super::baton::Baton;
 use super::branch::{Branches, Shared};
 use super::compare::is_boundary;
 use super::detour::Detour;
-use super::frames::PAGE_SIZE;
 use super::is_private;
 use super::standing::Standing;
 use crate::Result;
@@ -28,25 +26,19 @@ pub(super) struct Node {
     pub(super) detour: Option<Arc<Detour>>,
 }
 
-/// The state of a database that does not exist yet.
-fn nothing() -> Standing {
-    let pages = PageCount(0);
-    Standing { txid: TxId(0), state: StateSum::EMPTY.state(pages, PAGE_SIZE), pages }
-}
-
 impl Node {
     /// The same, for the first push to a database too.
     pub(super) fn at(db: &Database, place: Place) -> Self {
         db.read(|log| Self::of_log(log, place)).unwrap_or_else(|| Self {
             place,
-            standing: nothing(),
+            standing: Standing::nothing(),
             detour: None,
         })
     }
 
     /// A place of the log where a push ends or a generation begins.
     pub(super) fn of_log(log: &Log, place: Place) -> Self {
-        let standing = log.at(place).map_or_else(nothing, |entry| Standing {
+        let standing = log.at(place).map_or_else(Standing::nothing, |entry| Standing {
             txid: entry.txid,
             state: entry.position.state,
             pages: entry.page_count,

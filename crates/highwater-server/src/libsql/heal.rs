@@ -8,14 +8,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use highwater_ltx::{FrameNo, PageNo, Place};
+use highwater_ltx::{FrameNo, Generation, PageNo, Place, TxId};
 use highwater_pages::kill_point;
 
 use super::append::{Source, delta_on};
-use super::branch::Branches;
+use super::branch::{Branches, Shared};
+use super::compare::{Compared, compare};
 use super::detour::{Detour, Step};
 use super::frames::{Batch, FrameHead, Salts, Settled, settle};
-use super::ground::Node;
+use super::ground::{Node, node};
 use super::push::Outcome;
 use super::standing::{self, Opened, Standing, last_known, states_after};
 use super::{branch::Branch, freelist};
@@ -24,6 +25,44 @@ use crate::store::Created;
 
 /// How often the end of a detour is looked for when another server adds to it.
 const ATTEMPTS: usize = 4;
+
+/// The frames of a branch that wait although they end with a commit, because they might have been a part of what is in
+/// the log: whoever pulls after them has nothing more to send, so they are its own. The place after them in a
+/// detour of the branch's number; `None` when it cannot be told what they are.
+pub(super) async fn finish(db: &Arc<Database>, branch: &Shared, at: Place) -> Result<Option<Node>, Refusal> {
+    let branch = branch.lock().await;
+    let whole = branch.last() == at.frame && branch.heads.last().is_some_and(|head| head.commit.0 > 0);
+    let (Some(fork), Some(salts), true) = (branch.fork, branch.salts, whole) else { return Ok(None) };
+    let Some(mut from) = node(db, fork).await? else { return Ok(None) };
+    let mut known = 0;
+    if from.detour.is_none() {
+        let place = match compare(db, fork, &branch.heads).await? {
+            Compared::Known { at, .. } | Compared::Differs { at } | Compared::Within { at } => at,
+        };
+        known = usize::try_from(place.frame.0 - fork.frame.0).unwrap_or(usize::MAX);
+        from = Node::at(db, place);
+    }
+    let seen = from.detour.as_ref().is_some_and(|detour| detour.knows(salts));
+    if known == 0 && !seen && !db.branches.is_proven(from.place.generation, salts) {
+        return Ok(None);
+    }
+    let batch = Batch { heads: Vec::new(), pages: bytes::Bytes::new(), salts };
+    let heads = branch.heads.clone();
+    let diverged = Diverged {
+        db,
+        from,
+        branch: Some(&branch),
+        waiting: heads.len(),
+        batch: &batch,
+        heads: &heads,
+        known,
+        proven: true,
+        number: Some(branch.number),
+    };
+    let healed = diverged.heal().await?;
+    drop(branch);
+    Ok(node(db, healed.place).await?)
+}
 
 /// A push that does not follow the head.
 pub(super) struct Diverged<'a> {
@@ -37,6 +76,10 @@ pub(super) struct Diverged<'a> {
     pub(super) heads: &'a [FrameHead],
     /// How many of them come before [`Diverged::from`].
     pub(super) known: usize,
+    /// Whether it is certain that the client has the state there; else what it sends must show it.
+    pub(super) proven: bool,
+    /// The number that its detour must have, if it has none yet.
+    pub(super) number: Option<Generation>,
 }
 
 /// Where a push led.
@@ -57,12 +100,19 @@ impl Diverged<'_> {
             if rest.is_empty() {
                 return Ok(Healed { place: self.from.place, outcome });
             }
+            if self.from.standing.txid == TxId(0) {
+                return self.aside().await;
+            }
             let opened = standing::open(db, &self.from.standing).await?;
             let opened = opened.ok_or_else(|| standing::lost(db))?;
             self.check_growth()?;
             if let Some(step) = self.own_step(&opened).await? {
                 self.advance(&step);
+                self.proven = true;
                 continue;
+            }
+            if !self.proven {
+                return self.aside().await;
             }
             let after = states_after(&opened, self.from.standing, rest).await?;
             if let Some((frames, standing)) = last_known(db, &self.from.standing, &after) {
@@ -152,7 +202,7 @@ impl Diverged<'_> {
         let last = FrameNo(self.from.place.frame.0 + frames as u64);
         let salts: Salts = self.batch.salts;
         let step = Step { first, last, after, pages: pages.collect(), salts: Some(salts) };
-        let detour = add(self.db, &self.from, step.clone()).await?;
+        let detour = add(self.db, &self.from, step.clone(), self.number.take()).await?;
         self.advance(&step);
         self.from.place.generation = detour.number;
         self.from.detour = Some(detour);
@@ -160,13 +210,53 @@ impl Diverged<'_> {
     }
 }
 
-/// Adds a step after a place: to the detour that ends there, or to a new one that is forked there.
-pub(super) async fn add(db: &Database, from: &Node, step: Step) -> Result<Arc<Detour>, Refusal> {
+impl Diverged<'_> {
+    /// Takes in frames of which nobody knows what they continue: another program put the client's log into its file,
+    /// and what it wrote before is in none of its frames. They are kept, and the client's next pull
+    /// brings it all of the head.
+    async fn aside(self) -> Result<Healed, Refusal> {
+        let (db, from) = (self.db, self.from.place);
+        let branch = Branches::begin(db, Some(from)).await?;
+        let mut branch = branch.lock().await;
+        branch.add(&db.context.store, &db.name, self.batch).await?;
+        let first = FrameNo(from.frame.0 + 1);
+        let last = FrameNo(from.frame.0 + self.rest().len() as u64);
+        let (after, salts) = (Standing::nothing(), Some(self.batch.salts));
+        let step = Step { first, last, after, pages: Vec::new(), salts };
+        let mut detour = Detour::new(branch.number, from, self.from.standing);
+        if detour.add(db, step).await? == Created::Lost {
+            return Err(Refusal::Busy);
+        }
+        tracing::warn!(
+            db = %db.name, protocol = "libsql", generation = from.generation.0, durable_frame_num = from.frame.0,
+            frames = self.rest().len(), detour = branch.number.0,
+            "another program checkpointed the file of a libSQL client: what its frames continue is not known. They are kept in \
+             sync/{:08x} of this database for a week and not merged; the client gets the whole head with its next pull",
+            branch.number.0
+        );
+        Ok(Healed { place: detour.tip(), outcome: Outcome::Aside })
+    }
+}
+
+/// Adds a step after a place: to the detour that ends there, or to a new one that is forked there, perhaps with a
+/// number that is kept for it.
+pub(super) async fn add(
+    db: &Database,
+    from: &Node,
+    step: Step,
+    mut number: Option<Generation>,
+) -> Result<Arc<Detour>, Refusal> {
     let mut detour = from.detour.as_ref().filter(|detour| detour.tip() == from.place).cloned();
     for _ in 0..ATTEMPTS {
         let mut longer = match detour.take() {
             Some(detour) => Detour::clone(&detour),
-            None => Detour::new(Branches::number(db).await?, from.place, from.standing),
+            None => {
+                let number = match number.take() {
+                    Some(number) => number,
+                    None => Branches::number(db).await?,
+                };
+                Detour::new(number, from.place, from.standing)
+            }
         };
         if longer.add(db, step.clone()).await? == Created::Ours {
             return Ok(Arc::new(longer));

@@ -23,7 +23,7 @@ use super::compare::{Compared, begins_next, compare, is_boundary, pages_at, push
 use super::frames::{FRAME, PAGE, PAGE_SIZE, filled_hash, header};
 use super::ground::{self, Ground};
 use super::is_private;
-use super::{catch_up, standing};
+use super::{catch_up, heal, standing};
 use crate::log::{Database, Entry, Images, Refusal, State};
 use crate::store::Store;
 use crate::{Error, Result};
@@ -78,7 +78,13 @@ pub(crate) async fn pull(
     }
     let place = match ground::at(db, at).await? {
         Ground::Detour(node) => return catch_up::pull(db, *node).await,
-        Ground::Branch(_) => in_log(db, at).await?,
+        Ground::Branch(branch) => match in_log(db, at).await? {
+            Some(place) => Some(place),
+            None => match heal::finish(db, &branch, at).await? {
+                Some(node) => return catch_up::pull(db, node).await,
+                None => None,
+            },
+        },
         Ground::Log(place) => Some(place),
         Ground::Unknown | Ground::Unproven => None,
     };

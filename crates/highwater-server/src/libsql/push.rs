@@ -20,7 +20,7 @@ use super::frames::{Batch, FrameHead, PAGE, PAGE_SIZE, Salts, settle};
 use super::freelist;
 use super::ground::{Ground, Node, ground, node};
 use super::heal::{Diverged, Healed};
-use crate::log::{Appended, Database, LIBSQL, Log, Refusal};
+use crate::log::{Appended, Database, LIBSQL, Refusal};
 
 /// How often a server that loses the race for head+1 compares again before it gives up.
 const ATTEMPTS: usize = 16;
@@ -68,6 +68,8 @@ pub(crate) enum Outcome {
     Staged,
     /// The client is asked for its whole log.
     Again,
+    /// What it continues is not known: it is kept, and not merged.
+    Aside,
     /// Others wrote too, and it cannot be merged with that.
     Conflict,
 }
@@ -75,7 +77,9 @@ pub(crate) enum Outcome {
 impl Pushed {
     fn new(outcome: Outcome, place: Place) -> Self {
         let (status, baton) = match outcome {
-            Outcome::Known | Outcome::Appended | Outcome::Merged => ("ok", Baton::Log(place)),
+            Outcome::Known | Outcome::Appended | Outcome::Merged | Outcome::Aside => {
+                ("ok", Baton::Log(place))
+            }
             Outcome::Staged => ("ok", Baton::Branch(place)),
             Outcome::Again => ("ok", Baton::Again),
             Outcome::Conflict => ("conflict", Baton::Again),
@@ -110,7 +114,7 @@ pub(crate) async fn push(db: &Arc<Database>, request: Request<'_>) -> Result<Pus
         follows: matches!(baton.and_then(Baton::parse), Some(Baton::Log(_))),
     };
     if baton.and_then(Baton::parse) == Some(Baton::Again) {
-        db.branches.ask(batch.salts);
+        db.branches.ask(batch.salts, FrameNo(first.0.saturating_sub(1)));
     }
     let mut found = ground(db, (generation, first), baton).await?;
     if matches!(found, Ground::Unproven | Ground::Unknown) && baton.is_some() {
@@ -121,7 +125,7 @@ pub(crate) async fn push(db: &Arc<Database>, request: Request<'_>) -> Result<Pus
     match found {
         Ground::Log(place) => {
             if let Some(earlier) = unproven(db, place, &batch, baton) {
-                db.branches.ask(batch.salts);
+                db.branches.ask(batch.salts, earlier.frame);
                 return Ok(Pushed::new(Outcome::Again, earlier));
             }
             work(Some(Node::at(db, place)), None, 0).take().await
@@ -172,7 +176,7 @@ fn unproven(db: &Database, at: Place, batch: &Batch, baton: Option<&str>) -> Opt
 
 /// Asks for the client's whole log.
 fn send_all(db: &Database, generation: Generation, salts: Salts) -> Pushed {
-    db.branches.ask(salts);
+    db.branches.ask(salts, FrameNo(0));
     let known = db.read(|log| {
         let known = !log.of_generation(generation).is_empty();
         if known { generation } else { log.head().position.generation }
@@ -206,7 +210,7 @@ enum Step {
     /// It takes more frames to tell.
     Wait,
     /// The client has the history up to this place, and the frames after so many are its own.
-    Diverged(Node, usize),
+    Diverged { from: Node, known: usize, proven: bool },
     /// It is to show that its log is of this history, from this place on.
     Show(Place),
     /// It is of another history.
@@ -236,16 +240,16 @@ impl Work<'_> {
                     return Ok(Pushed::conflict(place, "its log does not continue this database's history"));
                 }
                 Step::Show(place) => {
-                    self.db.branches.ask(self.batch.salts);
+                    self.db.branches.ask(self.batch.salts, place.frame);
                     return Ok(Pushed::new(Outcome::Again, place));
                 }
                 Step::Wait => {
                     drop(turn);
                     return self.stage().await;
                 }
-                Step::Diverged(node, known) => {
+                Step::Diverged { from, known, proven } => {
                     drop(turn);
-                    return self.heal(node, &heads, known).await;
+                    return self.heal(from, &heads, (known, proven)).await;
                 }
                 Step::Append(at, known) => {
                     let Some(entry) = self.append(at, heads.get(known..).unwrap_or_default(), known).await?
@@ -309,7 +313,8 @@ impl Work<'_> {
             // A client that has more to send fills its batches, unless it was told to make them smaller: then it
             // comes here only when it was asked for what it sent before.
             Compared::Within { .. }
-                if self.batch.len() >= CLIENT_BATCH || self.db.branches.was_asked(self.batch.salts) =>
+                if self.batch.len() >= CLIENT_BATCH
+                    || self.db.branches.was_asked(self.batch.salts).is_some() =>
             {
                 Step::Wait
             }
@@ -321,37 +326,44 @@ impl Work<'_> {
     /// be certain that the client has it: its log holds what comes before (so many frames of it were compared),
     /// or did when it was seen before, or was numbered here.
     fn diverged(&self, from: Node, known: usize) -> Step {
+        let (salts, branches) = (self.batch.salts, &self.db.branches);
+        // What it sends from there on is what it was asked for; from elsewhere, it was killed before it heard of that.
+        let asked = branches.was_asked(salts) == Some(from.place.frame);
+        let step = |proven| Step::Diverged { from: from.clone(), known, proven };
+        if known > 0 {
+            // Whatever becomes of what follows.
+            branches.prove(from.place.generation, salts);
+            return step(true);
+        }
+        if let Some(detour) = &from.detour {
+            let seen = detour.knows(salts) || branches.is_proven(detour.number, salts);
+            if seen || self.follows || asked || from.standing.txid == TxId(0) {
+                return step(seen || self.follows);
+            }
+            let first = detour.before(from.place.frame).map_or(FrameNo(1), |step| step.first);
+            return Step::Show(Place { frame: FrameNo(first.0 - 1), ..from.place });
+        }
+        let begins = from.place.frame == FrameNo(0) && branches.was_asked(salts).is_none();
         if from.standing.txid == TxId(0) {
             return Step::Stranger(from.place);
         }
-        let salts = self.batch.salts;
-        let seen = self.db.branches.is_proven(from.place.generation, salts)
-            || from.detour.as_ref().is_some_and(|detour| detour.knows(salts));
-        let asked = self.db.branches.was_asked(salts);
-        if known > 0 {
-            // Whatever becomes of what follows.
-            self.db.branches.prove(from.place.generation, salts);
-        }
-        if known > 0 || seen || self.follows || (from.place.frame == FrameNo(0) && !asked) {
-            return Step::Diverged(from, known);
+        if branches.is_proven(from.place.generation, salts) || self.follows || begins {
+            return step(true);
         }
         if asked {
             return Step::Stranger(from.place);
         }
-        let earlier = match &from.detour {
-            Some(detour) => {
-                detour.before(from.place.frame).map_or(FrameNo(0), |step| FrameNo(step.first.0 - 1))
-            }
-            None => {
-                let span = |log: &Log| log.at(from.place).map_or(0, |entry| entry.frames);
-                FrameNo(from.place.frame.0.saturating_sub(self.db.read(span).unwrap_or(0).into()))
-            }
-        };
-        Step::Show(Place { frame: earlier, ..from.place })
+        let span = self.db.read(|log| log.at(from.place).map_or(0, |entry| entry.frames)).unwrap_or(0);
+        Step::Show(Place { frame: FrameNo(from.place.frame.0.saturating_sub(span.into())), ..from.place })
     }
 
     /// Merges what a client wrote while others did.
-    async fn heal(&self, from: Node, heads: &[FrameHead], known: usize) -> Result<Pushed, Refusal> {
+    async fn heal(
+        &self,
+        from: Node,
+        heads: &[FrameHead],
+        (known, proven): (usize, bool),
+    ) -> Result<Pushed, Refusal> {
         let (place, salts) = (from.place, self.batch.salts);
         let diverged = Diverged {
             db: self.db,
@@ -361,6 +373,8 @@ impl Work<'_> {
             batch: self.batch,
             heads,
             known,
+            proven,
+            number: None,
         };
         match diverged.heal().await {
             Ok(Healed { place, outcome }) => {

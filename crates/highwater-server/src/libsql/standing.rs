@@ -26,6 +26,12 @@ pub(super) struct Standing {
 }
 
 impl Standing {
+    /// The state of a database that does not exist yet; and of a client of which nothing is known.
+    pub(super) fn nothing() -> Self {
+        let pages = PageCount(0);
+        Self { txid: TxId(0), state: StateSum::EMPTY.state(pages, PAGE_SIZE), pages }
+    }
+
     /// The merge that it went into; `None` when it is a position.
     pub(super) fn merge(&self, log: &Log) -> Option<MergeName> {
         let is_position = log.entry(self.txid).is_some_and(|entry| entry.position.state == self.state);

@@ -32,9 +32,9 @@ pub struct Device {
     /// Those frames: a real client's log still has them.
     pub pulled: Vec<Frame>,
     /// A real client's log keeps its salts until it is checkpointed.
-    pub salts: std::cell::OnceCell<[u8; 8]>,
+    pub salts: std::cell::Cell<Option<[u8; 8]>>,
     /// What stands in the frames of its own since it pulled last.
-    since: std::cell::OnceCell<[u8; 8]>,
+    since: std::cell::Cell<Option<[u8; 8]>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -64,8 +64,8 @@ impl Device {
             durable: 0,
             offset: 0,
             pulled: Vec::new(),
-            salts: std::cell::OnceCell::new(),
-            since: std::cell::OnceCell::new(),
+            salts: std::cell::Cell::default(),
+            since: std::cell::Cell::default(),
         };
         device.pull().await.unwrap();
         device.connect();
@@ -131,8 +131,11 @@ impl Device {
         log.extend(own.iter().cloned());
         if let Some(first) = own.first() {
             let raw: [u8; 8] = first[8..16].try_into().unwrap();
-            let kept = *self.salts.get_or_init(|| raw);
-            let salts = if *self.since.get_or_init(|| raw) == raw { kept } else { raw };
+            if self.since.get().is_some_and(|since| since != raw) || self.salts.get().is_none() {
+                self.salts.set(Some(raw));
+            }
+            self.since.set(Some(raw));
+            let salts = self.salts.get().unwrap();
             log.iter_mut().for_each(|frame| frame[8..16].copy_from_slice(&salts));
         }
         log
