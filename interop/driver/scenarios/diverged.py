@@ -58,7 +58,8 @@ def clients_that_diverge_again_and_again_converge(world):
             for nth in range(world.random.randint(0, 3)):
                 expected.append(event(client, f"{number} {client.path.stem} {nth}"))
             if world.random.random() < 0.3:
-                client.write(1000 + number, 1000 + number + world.random.randint(0, 200))
+                first = 10_000 * (number + 1)  # the same for all, who write before they sync
+                client.write(first, first + world.random.randint(0, 200))
         expected.append(event(native, f"{number} native"))
         for client in world.random.sample(clients, len(clients)):
             trouble(world, client)

@@ -42,6 +42,9 @@ pub(super) async fn finish(db: &Arc<Database>, branch: &Shared, at: Place) -> Re
         known = usize::try_from(place.frame.0 - fork.frame.0).unwrap_or(usize::MAX);
         from = Node::at(db, place);
     }
+    if from.standing.txid == TxId(0) {
+        return Ok(None);
+    }
     let seen = from.detour.as_ref().is_some_and(|detour| detour.knows(salts));
     if known == 0 && !seen && !db.branches.is_proven(from.place.generation, salts) {
         return Ok(None);

@@ -312,14 +312,15 @@ impl Work<'_> {
             Compared::Known { at, .. } | Compared::Differs { at } => differs(at),
             // A client that has more to send fills its batches, unless it was told to make them smaller: then it
             // comes here only when it was asked for what it sent before.
-            Compared::Within { .. }
-                if self.batch.len() >= CLIENT_BATCH
-                    || self.db.branches.was_asked(self.batch.salts).is_some() =>
-            {
-                Step::Wait
-            }
+            Compared::Within { .. } if self.batch.len() >= CLIENT_BATCH || self.answers() => Step::Wait,
             Compared::Within { at } => differs(at),
         })
+    }
+
+    /// Whether it sends what it was asked for.
+    fn answers(&self) -> bool {
+        let from = self.fork.as_ref().map_or(FrameNo(0), |node| node.place.frame);
+        self.db.branches.was_asked(self.batch.salts) == Some(from)
     }
 
     /// Frames after a place that is not the head's. They are only worth something on top of the state there, so it must
