@@ -249,7 +249,24 @@ fn by_rowid(
         let id = id_of(table, &row);
         couples.entry(id).or_default().1 = Some(row);
     }
-    Ok(couples.into_values().collect())
+    let couples = couples.into_values().flat_map(|couple| match couple {
+        // Where rows have no name, VACUUM gives one row the place of another. What has nothing in common with the
+        // row that stood there is a row of its own.
+        (Some(base), Some(local))
+            if table.keyless() && !alike(&base, &local, |at| table.shared(at, Side::Local)) =>
+        {
+            vec![(Some(base), None), (None, Some(local))]
+        }
+        couple => vec![couple],
+    });
+    Ok(couples.collect())
+}
+
+/// Whether two rows may be one that was changed: of several columns, some value stayed.
+fn alike(one: &SideRow, two: &SideRow, compared: impl Fn(usize) -> bool) -> bool {
+    let columns = one.values.iter().zip(&two.values).enumerate().filter(|(at, _)| compared(*at));
+    let columns: Vec<_> = columns.map(|(_, values)| values).collect();
+    columns.len() < 2 || columns.iter().any(|(one, two)| one == two && **one != SqlValue::Null)
 }
 
 fn without(rows: Vec<SideRow>, gone: &HashSet<usize>) -> Vec<SideRow> {

@@ -118,6 +118,23 @@ fn a_row_that_vacuum_moved_is_not_overwritten_by_a_change_of_a_deleted_one() {
 }
 
 #[test]
+fn a_row_that_vacuum_put_in_the_place_of_another_does_not_mix_with_it() {
+    let base = "CREATE TABLE t(a, b); INSERT INTO t VALUES ('1', 'x1'), ('2', 'x2')";
+    let local = "DELETE FROM t WHERE a = '1'; UPDATE t SET b = 'mine' WHERE a = '2';
+        INSERT INTO t VALUES ('new', 'n'); VACUUM";
+    let result = merged(base, local, "UPDATE t SET a = 'theirs' WHERE a = '2'");
+    let rows = result.rows("SELECT * FROM t ORDER BY a");
+    assert!(
+        rows.contains(&"new|n".to_owned()) && rows.iter().all(|row| !row.contains("theirs|n")),
+        "{rows:?}"
+    );
+    assert!(
+        rows.iter().any(|row| row.ends_with("|mine")) && rows.iter().any(|row| row.starts_with("theirs|")),
+        "{rows:?}"
+    );
+}
+
+#[test]
 fn a_row_whose_key_is_null_is_never_taken_for_one_with_a_key() {
     let base = "CREATE TABLE m(k TEXT PRIMARY KEY, v); INSERT INTO m VALUES ('x', 1), (NULL, 'mine')";
     let head = "DELETE FROM m WHERE k IS NULL; INSERT INTO m VALUES ('q', 'other')";
