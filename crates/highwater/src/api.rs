@@ -4,7 +4,7 @@
 //! A retry is always safe: the server recognises a state that it already has by its content.
 
 use std::cell::Cell;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -364,6 +364,16 @@ impl Api<'_> {
             && let Ok(body) = serde_json::from_slice::<ErrorBody>(&text)
         {
             return Refused::Told(answer.status, Box::new(body));
+        }
+        if let Err(error) = &read
+            && matches!(
+                error.kind(),
+                ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof | ErrorKind::TimedOut
+            )
+            && !is_passing(answer.status)
+        {
+            // Half a refusal says nothing of who refused.
+            return Refused::Failed(self.cut(error));
         }
         if is_passing(answer.status) {
             // A proxy in front of the server speaks like this.

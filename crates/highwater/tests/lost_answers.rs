@@ -540,3 +540,42 @@ fn a_streamed_push_whose_answer_is_lost_is_stored_once() {
     assert_eq!(line.pushes(), 5);
     line.prove(&patient);
 }
+
+#[test]
+fn a_refusal_that_is_cut_anywhere_is_a_broken_connection_and_not_another_server() {
+    let line = Line::new();
+    let nobody = |file: &str| line.builder(file).timeout(Duration::ZERO).open().unwrap();
+    let probe = nobody("probe.db").clone_blocking().unwrap_err();
+    assert!(matches!(probe, highwater::Error::UnknownDatabase { .. }), "{probe}");
+    for cut in 0..line.proxy.last_answer() {
+        line.proxy.plan([Fault::CutAnswer(cut)]);
+        let error = nobody("copy.db").clone_blocking().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Offline, "cut at byte {cut}: {error}");
+    }
+}
+
+#[test]
+fn a_push_that_arrives_after_the_one_that_took_its_place_changes_nothing() {
+    let line = Line::new();
+    let patient = line.patient("app.db");
+    let connection = fill(&patient, 3);
+    patient.sync_blocking().unwrap();
+    for merged in [false, true] {
+        insert(&connection, 2);
+        line.gives_up("app.db", Fault::Hold);
+        if merged {
+            let other = line.world.open("other.db");
+            other.sync_blocking().unwrap();
+            insert(&other.connect().unwrap(), 1);
+            other.sync_blocking().unwrap();
+        }
+        insert(&connection, 1);
+        patient.sync_blocking().unwrap();
+        let (pushes, before) = (line.pushes(), rows(patient.path()));
+        assert_eq!(line.proxy.deliver(), 1);
+        assert_eq!(line.pushes(), pushes, "merged: {merged}");
+        patient.sync_blocking().unwrap();
+        assert_eq!(rows(patient.path()), before);
+    }
+    line.prove(&patient);
+}
