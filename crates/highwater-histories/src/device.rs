@@ -1,0 +1,190 @@
+//! A device: a real SQLite file, an application that keeps its connection open, and the real client.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use highwater::{Builder, Database, DeviceId, SyncOutcome};
+use rusqlite::Connection;
+
+use crate::contents::Contents;
+use crate::plan::{Beside, Moment, Plan, Trouble};
+use crate::relay::{Pause, Relay};
+use crate::writer::Writer;
+
+/// A device.
+pub(crate) struct Device {
+    pub(crate) path: PathBuf,
+    database: Database,
+    /// Open from the beginning to the end. None: only while its file is exchanged.
+    connection: Option<Connection>,
+    pub(crate) writer: Writer,
+    /// Its rows when the server last took them in, or gave them.
+    pub(crate) base: Arc<Contents>,
+    /// The base at the time of the backup.
+    backup: Option<Arc<Contents>>,
+}
+
+/// How a sync went, and what the application wrote meanwhile.
+pub(crate) struct Synced {
+    pub(crate) result: highwater::Result<SyncOutcome>,
+    /// Its rows before the sync.
+    pub(crate) before: Arc<Contents>,
+    /// Its rows before and after the commit that happened during it.
+    pub(crate) during: Option<(Arc<Contents>, Arc<Contents>)>,
+}
+
+impl Device {
+    pub(crate) fn new(plan: &Plan, number: usize, folder: &Path, url: &str) -> Result<Self> {
+        let path = folder.join(format!("device-{number}.db"));
+        let id = DeviceId(((u128::from(plan.seed) << 8) | u128::try_from(number + 1)?) << 64);
+        let database = Builder::new(&path).remote(url).device(id).timeout(Duration::ZERO).open()?;
+        let connection = Some(connect(&path, plan.page_size)?);
+        let writer = Writer::new(number, plan.reuse_ids);
+        Ok(Self { path, database, connection, writer, base: Arc::default(), backup: None })
+    }
+
+    pub(crate) fn connection(&self) -> Result<&Connection> {
+        self.connection.as_ref().context("the connection is closed")
+    }
+
+    pub(crate) fn contents(&self) -> Result<Arc<Contents>> {
+        Ok(Arc::new(Contents::read(self.connection()?)?))
+    }
+
+    pub(crate) fn write(&mut self, seeds: &[u64]) -> Result<()> {
+        let connection = self.connection.as_ref().context("the connection is closed")?;
+        self.writer.transaction(connection, seeds)
+    }
+
+    pub(crate) fn change_schema(&mut self, seed: u64) -> Result<()> {
+        let connection = self.connection.as_ref().context("the connection is closed")?;
+        self.writer.change_schema(connection, seed)
+    }
+
+    pub(crate) fn reopen(&mut self) -> Result<()> {
+        self.connection = None;
+        self.connection = Some(connect(&self.path, 4096)?);
+        Ok(())
+    }
+
+    pub(crate) fn sync(&mut self, trouble: &Trouble, relay: &Relay, name: &str) -> Result<Synced> {
+        let before = self.contents()?;
+        let Some((moment, seeds)) = &trouble.commit else {
+            relay.order(name, trouble.request, trouble.fault, None);
+            let result = self.database.sync_blocking();
+            relay.order(name, 0, None, None);
+            return Ok(Synced { result, before, during: None });
+        };
+        let (reached, moments) = channel();
+        relay.order(name, trouble.request, trouble.fault, Some((*moment, Pause { reached })));
+        let database = self.database.clone();
+        let mut during = None;
+        let result = std::thread::scope(|scope| -> Result<_> {
+            let syncing = scope.spawn(|| {
+                let result = database.sync_blocking();
+                // Nobody waits for a moment that did not come.
+                relay.order(name, 0, None, None);
+                result
+            });
+            if let Ok(go) = moments.recv() {
+                let found = self.contents();
+                let written = self.write(seeds).and_then(|()| self.contents());
+                drop(go);
+                during = Some((found?, written?));
+            }
+            syncing.join().map_err(|_| anyhow::anyhow!("the sync panicked"))
+        })?;
+        if during.is_some() {
+            self.writer.trace.push(format!("device {}: (that was {})", self.writer.device, said(*moment)));
+        }
+        Ok(Synced { result, before, during })
+    }
+
+    fn copy(&self, suffix: &str) -> (PathBuf, PathBuf) {
+        (
+            highwater_pages::beside(&self.path, suffix),
+            highwater_pages::beside(&self.path, &format!("-kept{suffix}")),
+        )
+    }
+
+    /// Puts a copy aside, as backup programs do.
+    pub(crate) fn back_up(&mut self) -> Result<()> {
+        let (_, copy) = self.copy("");
+        remove(&copy)?;
+        std::fs::File::create(&copy)?.write_all(&image(self.connection()?)?)?;
+        for suffix in ["-info", "-sums"] {
+            let (file, copy) = self.copy(suffix);
+            match std::fs::copy(file, &copy) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => remove(&copy)?,
+                copied => drop(copied.context("copying metadata")?),
+            }
+        }
+        self.backup = Some(Arc::clone(&self.base));
+        Ok(())
+    }
+
+    /// Brings the copy back. False: there is none.
+    pub(crate) fn restore(&mut self, beside: Beside) -> Result<bool> {
+        let Some(base) = self.backup.clone() else { return Ok(false) };
+        self.connection = None;
+        for suffix in ["-wal", "-shm"] {
+            remove(&self.copy(suffix).0)?;
+        }
+        let (file, copy) = self.copy("");
+        remove(&file)?;
+        std::fs::copy(copy, file)?;
+        for suffix in ["-info", "-sums"] {
+            let (file, copy) = self.copy(suffix);
+            match beside {
+                Beside::Old if copy.exists() => drop(std::fs::copy(copy, file)?),
+                Beside::New => {}
+                Beside::Old | Beside::Nothing => remove(&file)?,
+            }
+        }
+        self.base = base;
+        self.reopen()?;
+        Ok(true)
+    }
+}
+
+const fn said(moment: Moment) -> &'static str {
+    match moment {
+        Moment::BeforeServer => "while the request was on its way",
+        Moment::AfterServer => "while the answer was on its way",
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// As an application connects.
+pub(crate) fn connect(path: &Path, page_size: u32) -> Result<Connection> {
+    let connection = Connection::open(path).with_context(|| format!("opening {}", path.display()))?;
+    connection.set_prepared_statement_cache_capacity(200);
+    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.pragma_update(None, "page_size", page_size)?;
+    connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get::<_, String>(0))?;
+    connection.execute_batch("PRAGMA foreign_keys = ON; PRAGMA synchronous = OFF")?;
+    Ok(connection)
+}
+
+/// The bytes of a database, as its file has them after a checkpoint.
+pub(crate) fn image(connection: &Connection) -> Result<Vec<u8>> {
+    let mut statement = connection.prepare_cached("SELECT data FROM sqlite_dbpage ORDER BY pgno")?;
+    let mut rows = statement.query([])?;
+    let mut bytes = Vec::new();
+    while let Some(row) = rows.next()? {
+        bytes.extend_from_slice(row.get_ref(0)?.as_blob()?);
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,339 @@
+//! Stands between the devices and the server, and does to requests and answers what bad networks do.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::plan::{Fault, Moment};
+
+/// What becomes of the requests of one database.
+#[derive(Debug, Default)]
+struct Orders {
+    /// A header line that every request gets.
+    header: String,
+    /// How many requests pass before the one that the rest is about.
+    pass: usize,
+    fault: Option<Fault>,
+    pause: Option<(Moment, Pause)>,
+    late: Vec<Vec<u8>>,
+    /// Whether the moment of the pause has come.
+    paused: bool,
+    /// The numbers of the pushes that were accepted, and whether they were sent after the pause.
+    accepted: Vec<(u64, bool)>,
+    /// What was said, for people who read failures.
+    said: Vec<String>,
+}
+
+/// Tells that the moment has come, and waits for a word to go on.
+#[derive(Debug)]
+pub(crate) struct Pause {
+    pub(crate) reached: Sender<Sender<()>>,
+}
+
+/// The relay in front of one server.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    addr: SocketAddr,
+    server: SocketAddr,
+    orders: Arc<Mutex<HashMap<String, Orders>>>,
+}
+
+impl Relay {
+    /// Starts it. It ends with the program.
+    ///
+    /// # Errors
+    /// When no socket can be had.
+    pub fn start(server: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let relay = Self { addr: listener.local_addr()?, server, orders: Arc::default() };
+        let serving = relay.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let relay = serving.clone();
+                std::thread::spawn(move || {
+                    // Broken connections are the purpose.
+                    let _ = relay.serve(client);
+                });
+            }
+        });
+        Ok(relay)
+    }
+
+    /// Where devices find the database.
+    #[must_use]
+    pub fn url(&self, name: &str) -> String {
+        format!("http://{}/{name}", self.addr)
+    }
+
+    /// Every request for the database gets this header line.
+    pub fn add_header(&self, name: &str, line: &str) {
+        let mut orders = self.lock();
+        line.clone_into(&mut orders.entry(name.to_owned()).or_default().header);
+    }
+
+    pub(crate) fn order(
+        &self,
+        name: &str,
+        pass: usize,
+        fault: Option<Fault>,
+        pause: Option<(Moment, Pause)>,
+    ) {
+        let mut orders = self.lock();
+        let order = orders.entry(name.to_owned()).or_default();
+        (order.pass, order.fault, order.pause) = (pass, fault, pause);
+        order.paused = false;
+    }
+
+    /// Pushes that were accepted since the last call: their numbers in the log, and whether they were sent after the
+    /// application's commit.
+    pub(crate) fn accepted(&self, name: &str) -> Vec<(u64, bool)> {
+        self.lock().get_mut(name).map(|order| std::mem::take(&mut order.accepted)).unwrap_or_default()
+    }
+
+    fn accept(&self, name: &str, answer: &[u8], paused: bool) {
+        let head = answer.get(..head_size(answer).unwrap_or(0)).unwrap_or_default();
+        let text = String::from_utf8_lossy(head).into_owned();
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        if matches!(field("highwater-outcome:"), Some("pushed" | "merged"))
+            && let Some(txid) = field("highwater-txid:").and_then(|txid| txid.parse().ok())
+            && let Some(order) = self.lock().get_mut(name)
+        {
+            order.accepted.push((txid, paused));
+        }
+    }
+
+    /// How many requests are late.
+    #[must_use]
+    pub fn late(&self, name: &str) -> usize {
+        self.lock().get(name).map_or(0, |order| order.late.len())
+    }
+
+    /// Lets the oldest late request arrive. False: there is none.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub fn deliver_one(&self, name: &str) -> io::Result<bool> {
+        let mut all = self.lock();
+        let Some(late) = all.get_mut(name).map(|order| &mut order.late).filter(|late| !late.is_empty())
+        else {
+            return Ok(false);
+        };
+        let request = late.remove(0);
+        drop(all);
+        let mut server = TcpStream::connect(self.server)?;
+        server.write_all(&request)?;
+        read_message(&mut server, &mut Vec::new())?;
+        Ok(true)
+    }
+
+    /// The body of the answer to a GET, straight from the server.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub fn get(&self, path: &str) -> io::Result<Vec<u8>> {
+        let mut server = TcpStream::connect(self.server)?;
+        write!(server, "GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.server)?;
+        let answer = read_message(&mut server, &mut Vec::new())?;
+        Ok(body_of(&answer))
+    }
+
+    /// What devices and server said to each other since the last call, a line each.
+    #[must_use]
+    pub fn said(&self, name: &str) -> Vec<String> {
+        self.lock().get_mut(name).map(|order| std::mem::take(&mut order.said)).unwrap_or_default()
+    }
+
+    fn note(&self, name: &str, what: &str, message: &[u8]) {
+        let text =
+            String::from_utf8_lossy(message.get(..head_size(message).unwrap_or(0)).unwrap_or_default())
+                .into_owned();
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default().trim_end_matches(" HTTP/1.1");
+        let known = ["base", "pending", "confirm", "head", "outcome", "txid"];
+        let fields = lines.filter(|line| {
+            let field = line.strip_prefix("highwater-").and_then(|rest| rest.split(':').next());
+            field.is_some_and(|field| known.contains(&field))
+        });
+        let fields: Vec<&str> = fields.map(|line| line.trim_start_matches("highwater-")).collect();
+        let line = format!("    {what} {first} {}", fields.join(", "));
+        if let Some(order) = self.lock().get_mut(name) {
+            order.said.push(line);
+        }
+    }
+
+    /// Forgets a database.
+    pub fn forget(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Orders>> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(&self, mut client: TcpStream) -> io::Result<()> {
+        client.set_nodelay(true)?;
+        let mut server = TcpStream::connect(self.server)?;
+        server.set_nodelay(true)?;
+        let (mut from_client, mut from_server) = (Vec::new(), Vec::new());
+        loop {
+            let request = read_message(&mut client, &mut from_client)?;
+            let name = name_of(&request);
+            self.note(&name, ">", &request);
+            let paused = self.lock().get(&name).is_some_and(|order| order.paused);
+            let (request, fault, pause) = self.take_order(&name, request);
+            let (before, after) = match pause {
+                Some((Moment::BeforeServer, pause)) => (Some(pause), None),
+                Some((Moment::AfterServer, pause)) => (None, Some(pause)),
+                None => (None, None),
+            };
+            wait(before);
+            match fault {
+                Some(Fault::Lost) => {
+                    wait(after);
+                    return client.shutdown(Shutdown::Both);
+                }
+                Some(Fault::Late) => {
+                    self.lock().entry(name).or_default().late.push(request);
+                    wait(after);
+                    return client.shutdown(Shutdown::Both);
+                }
+                Some(Fault::Twice) => {
+                    server.write_all(&request)?;
+                    let answer = read_message(&mut server, &mut from_server)?;
+                    self.accept(&name, &answer, paused);
+                }
+                _ => {}
+            }
+            server.write_all(&request)?;
+            let answer = read_message(&mut server, &mut from_server)?;
+            self.note(&name, "<", &answer);
+            self.accept(&name, &answer, paused);
+            wait(after);
+            if let Some(Fault::AnswerCut(thousandths)) = fault {
+                let some = answer.get(..answer.len() * thousandths / 1000).unwrap_or_default();
+                client.write_all(some)?;
+                return client.shutdown(Shutdown::Both);
+            }
+            client.write_all(&answer)?;
+        }
+    }
+
+    fn take_order(
+        &self,
+        name: &str,
+        mut request: Vec<u8>,
+    ) -> (Vec<u8>, Option<Fault>, Option<(Moment, Pause)>) {
+        let mut all = self.lock();
+        let Some(order) = all.get_mut(name) else { return (request, None, None) };
+        if let Some(head) = head_size(&request).filter(|_| !order.header.is_empty()) {
+            let line = format!("{}\r\n", order.header);
+            request.splice(head - 2..head - 2, line.into_bytes());
+        }
+        if order.pass > 0 {
+            order.pass -= 1;
+            return (request, None, None);
+        }
+        order.paused |= order.pause.is_some();
+        (request, order.fault.take(), order.pause.take())
+    }
+}
+
+fn wait(pause: Option<Pause>) {
+    if let Some(pause) = pause {
+        let (go, wait): (Sender<()>, Receiver<()>) = channel();
+        if pause.reached.send(go).is_ok() {
+            // Gone without a word means the same.
+            let _ = wait.recv();
+        }
+    }
+}
+
+/// The database's name: the first part of the path.
+fn name_of(request: &[u8]) -> String {
+    let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let path = String::from_utf8_lossy(line);
+    path.split('/').nth(1).unwrap_or_default().to_owned()
+}
+
+fn head_size(message: &[u8]) -> Option<usize> {
+    message.windows(4).position(|bytes| bytes == b"\r\n\r\n").map(|at| at + 4)
+}
+
+/// One whole message, request or answer; what follows it stays in `buffer`.
+fn read_message(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Vec<u8>> {
+    let head = loop {
+        match head_size(buffer) {
+            Some(head) => break head,
+            None => more(stream, buffer)?,
+        }
+    };
+    let text = String::from_utf8_lossy(buffer.get(..head).unwrap_or_default()).to_lowercase();
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let mut end = head;
+    if field("transfer-encoding:") == Some("chunked") {
+        loop {
+            let size = read_chunk_size(stream, buffer, &mut end)?;
+            end += size + 2;
+            while buffer.len() < end {
+                more(stream, buffer)?;
+            }
+            if size == 0 {
+                break;
+            }
+        }
+    } else {
+        end += field("content-length:").and_then(|length| length.parse().ok()).unwrap_or(0);
+        while buffer.len() < end {
+            more(stream, buffer)?;
+        }
+    }
+    let rest = buffer.split_off(end);
+    Ok(std::mem::replace(buffer, rest))
+}
+
+/// The size of the chunk that begins at `at`, which moves behind the line that says it.
+fn read_chunk_size(stream: &mut TcpStream, buffer: &mut Vec<u8>, at: &mut usize) -> io::Result<usize> {
+    loop {
+        let rest = buffer.get(*at..).unwrap_or_default();
+        if let Some(line) = rest.windows(2).position(|bytes| bytes == b"\r\n") {
+            let text = String::from_utf8_lossy(rest.get(..line).unwrap_or_default()).into_owned();
+            *at += line + 2;
+            let size = usize::from_str_radix(text.trim(), 16);
+            return size.map_err(|_| io::Error::other("a chunk without a size"));
+        }
+        more(stream, buffer)?;
+    }
+}
+
+fn body_of(message: &[u8]) -> Vec<u8> {
+    let Some(head) = head_size(message) else { return Vec::new() };
+    let text = String::from_utf8_lossy(message.get(..head).unwrap_or_default()).to_lowercase();
+    let mut rest = message.get(head..).unwrap_or_default();
+    if !text.contains("transfer-encoding: chunked") {
+        return rest.to_vec();
+    }
+    let mut body = Vec::new();
+    while let Some(line) = rest.windows(2).position(|bytes| bytes == b"\r\n") {
+        let text = String::from_utf8_lossy(rest.get(..line).unwrap_or_default()).into_owned();
+        let size = usize::from_str_radix(text.trim(), 16).unwrap_or(0);
+        body.extend_from_slice(rest.get(line + 2..line + 2 + size).unwrap_or_default());
+        rest = rest.get(line + size + 4..).unwrap_or_default();
+        if size == 0 {
+            break;
+        }
+    }
+    body
+}
+
+fn more(stream: &mut TcpStream, into: &mut Vec<u8>) -> io::Result<()> {
+    let mut bytes = [0; 1 << 14];
+    match stream.read(&mut bytes)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        count => {
+            into.extend_from_slice(bytes.get(..count).unwrap_or_default());
+            Ok(())
+        }
+    }
+}
