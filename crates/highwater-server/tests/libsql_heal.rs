@@ -296,6 +296,29 @@ async fn a_client_whose_last_batch_was_full_is_merged_when_it_pulls() {
     assert!(events(&a).ends_with("later,shown"));
 }
 
+/// The same for one that was asked to show what it has, and a server that did not see that.
+#[tokio::test]
+async fn a_client_that_showed_less_than_others_pushed_is_merged_when_it_pulls() {
+    let mut rig = Rig::local(SnapshotPolicy::default(), Limits::default());
+    let mut a = founder(&rig).await;
+    event(&a, "shown");
+    a.sync().await.unwrap();
+    // What a real client pulled is in its log: here it is one that wrote it.
+    let mut b = a.copy();
+    for number in 0..3 {
+        event(&a, &format!("a{number}"));
+    }
+    a.sync().await.unwrap();
+    event(&b, "b");
+    for _ in 0..2 {
+        rig.restart();
+        (a.url, b.url) = (rig.url("app"), rig.url("app"));
+        b.sync().await.unwrap();
+    }
+    settle(&rig, &mut [&mut a, &mut b]).await;
+    assert_eq!(events(&a), "a0,a1,a2,b,shown");
+}
+
 /// Another program put the client's log into its file: what its frames continue is not known.
 #[tokio::test]
 async fn a_foreign_checkpoint_on_a_detour_ends_at_the_head_and_spoils_nothing() {

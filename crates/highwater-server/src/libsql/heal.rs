@@ -32,7 +32,9 @@ const ATTEMPTS: usize = 4;
 pub(super) async fn finish(db: &Arc<Database>, branch: &Shared, at: Place) -> Result<Option<Node>, Refusal> {
     let branch = branch.lock().await;
     let whole = branch.last() == at.frame && branch.heads.last().is_some_and(|head| head.commit.0 > 0);
-    let (Some(fork), Some(salts), true) = (branch.fork, branch.salts, whole) else { return Ok(None) };
+    let (Some(fork), true) = (branch.fork, whole) else { return Ok(None) };
+    // Another server may have taken it in: then its log has to be shown once more, when it pushes next.
+    let salts = branch.salts.unwrap_or_default();
     let Some(mut from) = node(db, fork).await? else { return Ok(None) };
     let mut known = 0;
     if from.detour.is_none() {
