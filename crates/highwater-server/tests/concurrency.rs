@@ -32,7 +32,7 @@ async fn of_fifty_pushes_at_once_exactly_one_wins_each_round() {
             let (client, url) = (client.clone(), urls[device as usize % 2].clone());
             let body = next.body(Some(&image));
             tasks.spawn(async move {
-                (sync(&client, &url, DeviceId(u128::from(device)), Some(base), body).await, next)
+                (sync(&client, &url, DeviceId((u128::from(device) + 1) << 64), Some(base), body).await, next)
             });
         }
         let mut winner = None;
@@ -63,9 +63,9 @@ async fn of_many_creators_exactly_one_wins() {
     for seed in 0..20u8 {
         let (client, url) = (rig.client.clone(), rig.url("new/v1/sync"));
         let body = Image::new(512, 3, seed).body(None);
-        tasks.spawn(
-            async move { sync(&client, &url, DeviceId(seed.into()), None, body).await.status.as_u16() },
-        );
+        tasks.spawn(async move {
+            sync(&client, &url, DeviceId((u128::from(seed) + 1) << 64), None, body).await.status.as_u16()
+        });
     }
     let mut statuses = tasks.join_all().await;
     statuses.sort_unstable();

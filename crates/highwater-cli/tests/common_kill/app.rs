@@ -55,6 +55,13 @@ impl Rows {
         self.texts.keys().copied().eq(1..=self.texts.len() as i64)
     }
 
+    /// Every text of `other`, under whatever id.
+    pub fn assert_has(&self, other: &Self, what: &str) {
+        let has: std::collections::BTreeSet<_> = self.texts.values().collect();
+        let lost: Vec<_> = other.texts.values().filter(|text| !has.contains(text)).take(5).collect();
+        assert!(lost.is_empty(), "{what}: lost {lost:?}");
+    }
+
     /// What differs, without printing everything.
     pub fn assert_same(&self, found: &Self, what: &str) {
         if self == found {
