@@ -5,7 +5,7 @@ import json
 
 from ..clients import SDKS
 from ..database import ids
-from ..scenario import refused, scenario
+from ..scenario import scenario
 
 SOON = ["--set", "snapshot.max_files=3", "--set", "libsql.quiet_period=0s"]
 """Settings with which a generation ends after a few pushes."""
@@ -80,15 +80,16 @@ def a_client_that_is_generations_behind_moves_on_through_all_of_them(world):
 
 
 @scenario
-def a_write_made_before_a_new_generation_was_heard_of_is_a_conflict_and_stays(world):
+def a_write_made_before_a_new_generation_was_heard_of_is_merged(world):
     world.serve(*SOON)
     founder = world.founder()
     founder.write(50)
     native = world.highwater("native")
     roll(world, native, 100)
-    refused(founder.sync, "conflict")
+    world.catch_up(founder)
+    native.synced()
     assert 50 in ids(founder.path)
-    world.same(native, world.stored())
+    world.same(founder, native, world.stored())
 
 
 @scenario
