@@ -8,15 +8,15 @@ use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use highwater_ltx::{DeviceId, PageCount, Place, Position, StateHash, TxId};
+use highwater_ltx::{DeviceId, PageCount, Place, Position, TxId};
 use highwater_pages::PageHash;
 use highwater_wire::{
-    DatabaseInfo, ErrorBody, ErrorCode, LocateAnswer, LocateRequest, LogPage, MergePolicy, Outcome, Remote,
-    VersionInfo,
+    DatabaseInfo, ErrorBody, ErrorCode, LocateAnswer, LocateRequest, LogPage, Outcome, Remote, VersionInfo,
 };
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+pub(crate) use crate::claim::{Claim, Sender};
 use crate::error::{Error, Result};
 use crate::receive::plain_body;
 use crate::transport::{Body, NetworkError, Request, Response, Transport};
@@ -54,32 +54,6 @@ pub(crate) struct SyncAnswer {
     /// How many things that merge could not keep as they were.
     pub(crate) conflicts: u64,
     pub(crate) body: Response,
-}
-
-/// What a client says of its own copy when it syncs.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Claim<'a> {
-    /// What it is based on.
-    pub(crate) base: Option<Position>,
-    /// Whether the server should make sure of that.
-    pub(crate) confirm: bool,
-    /// States sent since the base whose answers never came.
-    pub(crate) pending: &'a [StateHash],
-    /// Who sent them.
-    pub(crate) sender: Sender,
-    /// Which side wins where only one can, if it is not for the server to say.
-    pub(crate) policy: Option<MergePolicy>,
-}
-
-/// Who sent what a copy may have sent before.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Sender {
-    /// The device that it is.
-    Itself,
-    /// The device that it was.
-    Other(DeviceId),
-    /// Nobody knows.
-    Anybody,
 }
 
 /// Why a request was refused.

@@ -68,6 +68,7 @@ mod admin;
 mod api;
 mod builder;
 mod chunks;
+mod claim;
 mod conflicts;
 mod database;
 mod device;
