@@ -238,16 +238,30 @@ impl<'a> History<'a> {
         let accepted = self.relay.accepted(&self.name);
         let new = accepted.iter().filter(|(number, _)| Some(*number) > self.txid.map(|txid| txid.0));
         let pushes: BTreeMap<u64, bool> = new.copied().collect();
-        // What the server took in: the rows before the commit during the sync, or after it.
-        let locals: Vec<&Arc<Contents>> =
-            pushes.values().map(|later| if *later { last } else { &synced.before }).collect();
-        let local = Arc::clone(locals.last().unwrap_or(&&base));
-        let debts = if locals.is_empty() {
+        // What the server took in: the rows before the commit during the sync, or after it. A request that was sent
+        // after it may still carry what was read before it.
+        let late = pushes.values().filter(|later| **later).count();
+        let first = pushes.len() - late;
+        let locals = |with: usize| -> Vec<&Arc<Contents>> {
+            (0..pushes.len()).map(|at| if at >= first + with { last } else { &synced.before }).collect()
+        };
+        let mut taken = locals(0);
+        let debts = if taken.is_empty() {
             // Nothing came from here, and so nothing must have changed there.
             self.check(&base, &base, &self.head, &head)
         } else {
-            self.check_all(&base, &locals, &stages)
+            let mut debts = self.check_all(&base, &taken, &stages);
+            for without in 1..=late {
+                if debts.is_err() && *last != synced.before {
+                    let other = locals(without);
+                    if let Ok(found) = self.check_all(&base, &other, &stages) {
+                        (debts, taken) = (Ok(found), other);
+                    }
+                }
+            }
+            debts
         };
+        let local = Arc::clone(taken.last().unwrap_or(&&base));
         let debts =
             debts.map_err(|error| Broken { kind: "merge", message: format!("device {number}: {error}") })?;
         if *local != *base && *base != *self.head {

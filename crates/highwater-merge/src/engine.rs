@@ -144,15 +144,18 @@ fn still_there(
     without: &HashSet<(usize, Option<i64>)>,
 ) -> Step<Vec<Renumbered>> {
     let mut found = Vec::new();
+    let name = |table: &Table<'_>| table.map.local.clone().unwrap_or_default();
+    for (at, from, to) in ids.followed() {
+        found.extend(tables.get(at).map(|table| Renumbered { table: name(table), from, to }));
+    }
     for (at, from, to) in ids.known() {
-        let Some((table, local)) = tables.get(at).and_then(|table| Some((table, table.local.as_ref()?)))
-        else {
+        let table = tables.get(at).filter(|table| !table.keyless());
+        let Some((table, local)) = table.and_then(|table| Some((table, table.local.as_ref()?))) else {
             continue;
         };
-        let name = table.map.local.clone().unwrap_or_default();
         let there = !without.contains(&(at, Some(from)));
         if there && local.by_rowid(cx.local, from)?.is_some() && ids.of_local(at, from) == Some(to) {
-            found.push(Renumbered { table: name, from, to });
+            found.push(Renumbered { table: name(table), from, to });
         }
     }
     Ok(found)

@@ -17,6 +17,8 @@ pub(crate) struct Ids {
     known: HashMap<(usize, i64), i64>,
     /// From this one: rows that local inserted.
     new: HashMap<(usize, i64), i64>,
+    /// Rows of local in tables without any key, where they are at the head.
+    followed: Vec<(usize, i64, i64)>,
     last: HashMap<usize, i64>,
 }
 
@@ -49,6 +51,21 @@ impl Ids {
     /// Ids that earlier merges changed.
     pub(crate) fn known(&self) -> impl Iterator<Item = (usize, i64, i64)> {
         self.known.iter().map(|((table, from), to)| (*table, *from, *to))
+    }
+
+    /// The same in one table: the id in the base, and at the head.
+    pub(crate) fn of_table(&self, table: usize) -> impl Iterator<Item = (i64, i64)> {
+        self.known().filter(move |(at, _, _)| *at == table).map(|(_, from, to)| (from, to))
+    }
+
+    /// Remembers where rows of local in a table without any key are at the head.
+    pub(crate) fn follow(&mut self, table: usize, rows: impl Iterator<Item = (i64, i64)>) {
+        self.followed.extend(rows.map(|(from, to)| (table, from, to)));
+    }
+
+    /// These rows.
+    pub(crate) fn followed(&self) -> impl Iterator<Item = (usize, i64, i64)> {
+        self.followed.iter().copied()
     }
 
     /// Remembers a change.

@@ -11,6 +11,7 @@ mod decide;
 mod engine;
 mod error;
 mod finish;
+mod follow;
 mod foreign;
 mod ids;
 mod pairs;

@@ -1,8 +1,8 @@
 //! Which row of base, of local and of head are the same row.
 //!
 //! Only rows that local changed are looked at. A declared key is compared by SQL, with its collation. Where the
-//! rowid is the identity but nobody declared it, rows that only moved (VACUUM may do that) are matched by content
-//! first, as a multiset, on both sides.
+//! rowid is the identity but nobody declared it, VACUUM may have moved rows: they are followed on both sides
+//! ([`follow`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -10,6 +10,7 @@ use highwater_wire::SqlValue;
 
 use crate::access::{Side, SideRow};
 use crate::changes::RowKey;
+use crate::follow::{Followed, follow};
 use crate::ids::Ids;
 use crate::refused::Refused;
 use crate::table::{Context, Keys, Step, refuse};
@@ -99,13 +100,13 @@ fn of_table(
         keys.extend(refused.keys(at).iter().filter(|key| !there.contains(&format!("{key:?}"))).cloned());
     }
     let known = |row: &SideRow| !refused.has(at, table, row);
-    let couples = if table.key.is_empty() {
-        by_rowid(cx, table, &keys, known)?
+    let (couples, moves) = if table.keyless() {
+        without_key(cx, table, at, keys, known, ids)?
+    } else if table.key.is_empty() {
+        (by_rowid(cx, table, &keys, known)?, Moves::default())
     } else {
-        by_key(cx, table, &keys, known)?
+        (by_key(cx, table, &keys, known)?, Moves::default())
     };
-    let moves =
-        if table.keyless() && !couples.is_empty() { moves(cx, table, known)? } else { Moves::default() };
     let mut pairs = Vec::new();
     let mut claimed = HashSet::new();
     for (base, local) in couples {
@@ -159,21 +160,16 @@ fn place(
     }
     if let Some(row) = &pair.own_base {
         let Some(id) = id_of(table, row) else { return Ok(()) };
-        let followed = moves.of(id).or_else(|| ids.of_base(at, id));
-        let mut to = followed.unwrap_or(id);
-        // The rowid of a row that the head deleted may be another row's now: one that moved, or one with a key.
-        if followed.is_none() && moves.is_taken(to) {
-            if pair.own_local.is_some() {
-                to = ids.free(cx, at, table)?;
-                ids.insert(at, id, to);
-                pair.renumbered = Some(id);
-            }
-        } else {
+        let to = if table.keyless() { moves.of(id) } else { Some(ids.of_base(at, id).unwrap_or(id)) };
+        if let Some(to) = to {
             let row = head.by_rowid(cx.head, to)?;
             pair.head = row.filter(|row| table.key.is_empty() || key_of(table, row).is_none());
+            pair.rowid = Some(to);
         }
-        pair.rowid = Some(to);
-        return Ok(());
+        // A row without a key that the head deleted is one like a new one, if local still has it.
+        if to.is_some() || pair.own_local.is_none() {
+            return Ok(());
+        }
     }
     let Some(from) = pair.own_local.as_ref().and_then(|row| id_of(table, row)) else { return Ok(()) };
     // An id that is a foreign key follows what it points to.
@@ -233,67 +229,16 @@ fn by_rowid(
 ) -> Step<Vec<Couple>> {
     let mut base = read(cx, table, Side::Base, keys)?;
     base.retain(&known);
-    let mut local = read(cx, table, Side::Local, keys)?;
-    if table.keyless() {
-        let moved = same_content(&base, &local, |at| table.shared(at, Side::Local));
-        let (gone, come): (HashSet<usize>, HashSet<usize>) = moved.into_iter().unzip();
-        base = without(base, &gone);
-        local = without(local, &come);
-    }
     let mut couples: BTreeMap<Option<i64>, Couple> = BTreeMap::new();
     for row in base {
         let id = id_of(table, &row);
         couples.entry(id).or_default().0 = Some(row);
     }
-    for row in local {
+    for row in read(cx, table, Side::Local, keys)? {
         let id = id_of(table, &row);
         couples.entry(id).or_default().1 = Some(row);
     }
-    let couples = couples.into_values().flat_map(|couple| match couple {
-        // Where rows have no name, VACUUM gives one row the place of another. What has nothing in common with the
-        // row that stood there is a row of its own.
-        (Some(base), Some(local))
-            if table.keyless() && !alike(&base, &local, |at| table.shared(at, Side::Local)) =>
-        {
-            vec![(Some(base), None), (None, Some(local))]
-        }
-        couple => vec![couple],
-    });
-    Ok(couples.collect())
-}
-
-/// Whether two rows may be one that was changed: of several columns, some value stayed.
-fn alike(one: &SideRow, two: &SideRow, compared: impl Fn(usize) -> bool) -> bool {
-    let columns = one.values.iter().zip(&two.values).enumerate().filter(|(at, _)| compared(*at));
-    let columns: Vec<_> = columns.map(|(_, values)| values).collect();
-    columns.len() < 2 || columns.iter().any(|(one, two)| one == two && **one != SqlValue::Null)
-}
-
-fn without(rows: Vec<SideRow>, gone: &HashSet<usize>) -> Vec<SideRow> {
-    rows.into_iter().enumerate().filter(|(at, _)| !gone.contains(at)).map(|(_, row)| row).collect()
-}
-
-/// Matches equal rows of two lists, each at most once: (index, index). Those that stayed in place first.
-fn same_content(one: &[SideRow], two: &[SideRow], compared: impl Fn(usize) -> bool) -> Vec<(usize, usize)> {
-    let content = |row: &SideRow| -> String {
-        let values = row.values.iter().enumerate().filter(|(at, _)| compared(*at));
-        // As debugging output: it tells storage classes and all bytes apart.
-        values.map(|(_, value)| format!("{value:?};")).collect()
-    };
-    let mut places: HashMap<String, Vec<usize>> = HashMap::new();
-    for (at, row) in two.iter().enumerate().rev() {
-        places.entry(content(row)).or_default().push(at);
-    }
-    let mut found = Vec::new();
-    for (at, row) in one.iter().enumerate() {
-        if let Some(open) = places.get_mut(&content(row)) {
-            let stayed =
-                open.iter().rposition(|place| two.get(*place).is_some_and(|other| other.rowid == row.rowid));
-            let place = stayed.map(|place| open.remove(place)).or_else(|| open.pop());
-            found.extend(place.map(|place| (at, place)));
-        }
-    }
-    found
+    Ok(couples.into_values().collect())
 }
 
 impl Table<'_> {
@@ -304,35 +249,107 @@ impl Table<'_> {
     }
 }
 
-/// Where rows of a table without any key went at the head: from base's rowid to the head's.
+/// Where rows of a table without any key are at the head, which are not where they were or should be; none: nowhere.
 #[derive(Debug, Default)]
-struct Moves {
-    to: HashMap<i64, i64>,
-    places: HashSet<i64>,
-}
+struct Moves(HashMap<i64, Option<i64>>);
 
 impl Moves {
     fn of(&self, base: i64) -> Option<i64> {
-        self.to.get(&base).copied()
-    }
-
-    /// Whether a row of the base is known to be there.
-    fn is_taken(&self, rowid: i64) -> bool {
-        self.places.contains(&rowid)
+        self.0.get(&base).copied().unwrap_or(Some(base))
     }
 }
 
-/// Finds them by their content.
-fn moves(cx: &Context<'_>, table: &Table<'_>, known: impl Fn(&SideRow) -> bool) -> Step<Moves> {
+/// Rows of a table without any key.
+fn without_key(
+    cx: &Context<'_>,
+    table: &Table<'_>,
+    at: usize,
+    keys: Vec<RowKey>,
+    known: impl Fn(&SideRow) -> bool,
+    ids: &mut Ids,
+) -> Step<(Vec<Couple>, Moves)> {
+    if keys.is_empty() && ids.of_table(at).next().is_none() {
+        return Ok(<_>::default());
+    }
+    let local = Both::read(cx, table, Side::Local, keys, &known, &|id| id, &[])?;
     let keys = cx.changes.head(table.map.base.as_deref(), table.map.old_head.as_deref())?;
-    let mut base = read(cx, table, Side::Base, &keys)?;
-    base.retain(known);
-    let head = read(cx, table, Side::Head, &keys)?;
-    let same = same_content(&base, &head, |at| table.shared(at, Side::Head));
-    let rowid = |rows: &[SideRow], at: usize| rows.get(at).and_then(|row| row.rowid);
-    let to: HashMap<i64, i64> =
-        same.into_iter().filter_map(|(from, to)| Some((rowid(&base, from)?, rowid(&head, to)?))).collect();
-    Ok(Moves { places: to.values().copied().collect(), to })
+    let given: Vec<(i64, i64)> = ids.of_table(at).collect();
+    let place = |id| ids.of_base(at, id).unwrap_or(id);
+    let head = Both::read(cx, table, Side::Head, keys, &known, &place, &given)?;
+    let mut moves = Moves(head.old.iter().filter_map(|row| Some((row.rowid?, None))).collect());
+    let moved = head.rowids(&head.found.same).chain(head.rowids(&head.found.changed));
+    moves.0.extend(moved.map(|(from, to)| (from, Some(to))));
+    let of_head: HashSet<i64> = head.rowids(&head.found.changed).map(|(from, _)| from).collect();
+
+    // Where the next merge of the device finds its rows. Those that are equal are found by that.
+    let there: HashSet<i64> = local.old.iter().filter_map(|row| row.rowid).collect();
+    let stayed = given.iter().map(|(from, _)| (*from, *from)).filter(|(from, _)| !there.contains(from));
+    let unchanged = local
+        .rowids(&local.found.same)
+        .filter(|(from, _)| of_head.contains(from) || ids.of_base(at, *from).is_some());
+    let rows = stayed.chain(unchanged).chain(local.rowids(&local.found.changed));
+    let followed: Vec<(i64, i64)> = rows.filter_map(|(from, to)| Some((to, moves.of(from)?))).collect();
+    ids.follow(at, followed.into_iter().filter(|(from, to)| from != to));
+    Ok((local.couples(), moves))
+}
+
+/// Rows of a table without any key in the base and on another side, those that differ.
+struct Both {
+    old: Vec<SideRow>,
+    new: Vec<SideRow>,
+    found: Followed,
+}
+
+impl Both {
+    /// Reads rows with these keys, and those whose ids are known to be `given` in exchange for others.
+    fn read(
+        cx: &Context<'_>,
+        table: &Table<'_>,
+        side: Side,
+        mut keys: Vec<RowKey>,
+        known: &impl Fn(&SideRow) -> bool,
+        place: &dyn Fn(i64) -> i64,
+        given: &[(i64, i64)],
+    ) -> Step<Self> {
+        let last = table.base.as_ref().map(|base| base.max_rowid(cx.base)).transpose()?;
+        let may_move = last.is_some_and(|last| keys.contains(&RowKey::Rowid(last)));
+        keys.extend(given.iter().flat_map(|(from, to)| [*from, *to]).map(RowKey::Rowid));
+        let rowid = |key: &RowKey| if let RowKey::Rowid(id) = key { Some(*id) } else { None };
+        keys.sort_by_key(rowid);
+        keys.dedup();
+        let mut old = read(cx, table, Side::Base, &keys)?;
+        old.retain(known);
+        let new = read(cx, table, side, &keys)?;
+        let columns: Vec<usize> = (0..table.map.columns.len()).filter(|at| table.shared(*at, side)).collect();
+        let found = follow(&old, &new, &columns, place, may_move);
+        Ok(Self { old, new, found })
+    }
+
+    fn rowids<'a>(&'a self, pairs: &'a [(usize, usize)]) -> impl Iterator<Item = (i64, i64)> + 'a {
+        let rowid = |rows: &[SideRow], at: usize| rows.get(at).and_then(|row| row.rowid);
+        pairs.iter().filter_map(move |(from, to)| Some((rowid(&self.old, *from)?, rowid(&self.new, *to)?)))
+    }
+
+    /// The rows that were changed, deleted or inserted, in the order of their ids in the base.
+    fn couples(self) -> Vec<Couple> {
+        let mut old: Vec<Option<SideRow>> = self.old.into_iter().map(Some).collect();
+        let mut new: Vec<Option<SideRow>> = self.new.into_iter().map(Some).collect();
+        for (from, to) in self.found.same {
+            drop((take(&mut old, from), take(&mut new, to)));
+        }
+        let mut couples: Vec<(usize, Couple)> = Vec::new();
+        for (from, to) in self.found.changed {
+            couples.push((from, (take(&mut old, from), take(&mut new, to))));
+        }
+        couples.extend(old.into_iter().enumerate().filter_map(|(at, row)| Some((at, (Some(row?), None)))));
+        couples.sort_by_key(|(at, _)| *at);
+        let inserted = new.into_iter().flatten().map(|row| (None, Some(row)));
+        couples.into_iter().map(|(_, couple)| couple).chain(inserted).collect()
+    }
+}
+
+fn take(rows: &mut [Option<SideRow>], at: usize) -> Option<SideRow> {
+    rows.get_mut(at).and_then(Option::take)
 }
 
 fn by_key(

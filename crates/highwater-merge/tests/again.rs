@@ -135,6 +135,19 @@ fn a_row_that_vacuum_put_in_the_place_of_another_does_not_mix_with_it() {
 }
 
 #[test]
+fn a_row_that_vacuum_moved_on_the_device_is_found_again_by_the_next_merge() {
+    let base = "CREATE TABLE t(name, a, b); INSERT INTO t VALUES ('w', 0, 0), ('x', 0, 0), ('y', 0, 0), ('z', 0, 0);";
+    let local = "DELETE FROM t WHERE name = 'w'; UPDATE t SET a = 1 WHERE name = 'y'; VACUUM;";
+    let head = "UPDATE t SET b = 2 WHERE name IN ('y', 'z')";
+    let later = "UPDATE t SET a = a + 3 WHERE name IN ('y', 'z')";
+    let (first, second) = next(base, local, head, later, "UPDATE t SET name = upper(name)");
+    let moved = |from, to| Renumbered { table: "t".to_owned(), from, to };
+    assert_eq!(first.merge.renumbered, [moved(2, 3), moved(3, 4)]);
+    assert_eq!(second.rows("SELECT * FROM t"), ["X|0|0", "Y|4|2", "Z|3|2"]);
+    assert_eq!(second.conflicts(), []);
+}
+
+#[test]
 fn a_row_whose_key_is_null_is_never_taken_for_one_with_a_key() {
     let base = "CREATE TABLE m(k TEXT PRIMARY KEY, v); INSERT INTO m VALUES ('x', 1), (NULL, 'mine')";
     let head = "DELETE FROM m WHERE k IS NULL; INSERT INTO m VALUES ('q', 'other')";

@@ -316,6 +316,33 @@ fn vacuum_moves_no_rows_of_tables_without_a_key() {
 }
 
 #[test]
+fn a_row_that_vacuum_moved_is_merged_with_what_the_other_side_made_of_it() {
+    let base = "CREATE TABLE t(name, a, b); INSERT INTO t VALUES ('w', 0, 0), ('x', 0, 0), ('y', 0, 0), ('z', 0, 0);";
+    let gone = "DELETE FROM t WHERE name = 'w';";
+    let mine = "UPDATE t SET a = 1 WHERE name = 'y';";
+    let theirs = "UPDATE t SET b = 2 WHERE name = 'y';";
+    for (local, head) in [("VACUUM;", ""), ("", "VACUUM;"), ("VACUUM;", "VACUUM;")] {
+        let local = format!("{gone} {mine} {local}");
+        let head = format!("{gone} {theirs} {head}");
+        let result = merged(base, &local, &head).peaceful();
+        assert_eq!(result.rows("SELECT * FROM t"), ["x|0|0", "y|1|2", "z|0|0"], "{local} {head}");
+    }
+    let result = merged(base, &format!("{mine} {gone} VACUUM"), "DELETE FROM t WHERE name = 'y'");
+    assert_eq!(result.rows("SELECT * FROM t ORDER BY name"), ["x|0|0", "y|1|0", "z|0|0"]);
+    assert_eq!(result.kinds(), [(UpdateDelete, "t")]);
+}
+
+#[test]
+fn a_column_that_the_device_added_and_filled_is_kept_where_rows_have_no_key() {
+    for vacuum in ["", "DELETE FROM t WHERE a = 'x'; VACUUM;"] {
+        let base = "CREATE TABLE t(a); INSERT INTO t VALUES ('x'), ('y'), ('z');";
+        let local = format!("ALTER TABLE t ADD COLUMN b; UPDATE t SET b = a || '!' WHERE a = 'y'; {vacuum}");
+        let result = merged(base, &local, "INSERT INTO t VALUES ('h')").peaceful();
+        assert_eq!(result.rows("SELECT b FROM t WHERE a = 'y'"), ["y!"], "{vacuum}");
+    }
+}
+
+#[test]
 fn vacuum_does_not_disturb_rows_with_a_declared_key() {
     let base = "CREATE TABLE setting(name TEXT PRIMARY KEY, value); INSERT INTO setting VALUES ('x', 0), ('a', 1), ('b', 2), ('c', 3);
                 DELETE FROM setting WHERE name = 'x'";
