@@ -89,6 +89,8 @@ pub(crate) struct History<'a> {
     /// Requests that are late: of whom, and with which base and rows.
     late: Vec<(usize, Arc<Contents>, Arc<Contents>)>,
     pub(crate) debts: Vec<Debt>,
+    /// Rows that merges of a device did not apply, and that it still has.
+    refused: BTreeMap<usize, BTreeSet<String>>,
     vacuumed: bool,
     merges: usize,
     conflicts: usize,
@@ -117,6 +119,7 @@ impl<'a> History<'a> {
             txid: None,
             late: Vec::new(),
             debts: Vec::new(),
+            refused: BTreeMap::new(),
             vacuumed: false,
             merges: 0,
             conflicts: 0,
@@ -246,15 +249,16 @@ impl<'a> History<'a> {
             (0..pushes.len()).map(|at| if at >= first + with { last } else { &synced.before }).collect()
         };
         let mut taken = locals(0);
+        let refused = self.refused.get(&number).cloned().unwrap_or_default();
         let debts = if taken.is_empty() {
             // Nothing came from here, and so nothing must have changed there.
-            self.check(&base, &base, &self.head, &head)
+            self.check(&base, &base, &self.head, &head, &refused)
         } else {
-            let mut debts = self.check_all(&base, &taken, &stages);
+            let mut debts = self.check_all(&base, &taken, &stages, &refused);
             for without in 1..=late {
                 if debts.is_err() && *last != synced.before {
                     let other = locals(without);
-                    if let Ok(found) = self.check_all(&base, &other, &stages) {
+                    if let Ok(found) = self.check_all(&base, &other, &stages, &refused) {
                         (debts, taken) = (Ok(found), other);
                     }
                 }
@@ -267,10 +271,15 @@ impl<'a> History<'a> {
         if *local != *base && *base != *self.head {
             self.merges += 1;
         }
-        self.debts.extend(debts);
         (self.head, self.txid) = (Arc::clone(&head), txid);
         let caught_up =
             after == head || later.is_some_and(|(found, written)| *found == head && *written == after);
+        let refused = self.refused.entry(number).or_default();
+        refused.extend(debts.iter().filter_map(|debt| debt.refused.clone()));
+        if caught_up {
+            refused.clear();
+        }
+        self.debts.extend(debts);
         if synced.result.is_ok() && !caught_up && !(head == local && after == *last) {
             return broken(
                 "behind",
@@ -299,13 +308,17 @@ impl<'a> History<'a> {
         base: &Arc<Contents>,
         locals: &[&Arc<Contents>],
         stages: &[Arc<Contents>],
+        refused: &BTreeSet<String>,
     ) -> Result<Vec<Debt>, String> {
         let (mut base, mut head, mut debts) = (base, &self.head, Vec::new());
+        let mut refused = refused.clone();
         if locals.len() != stages.len() {
             return Err(format!("one sync is {} pushes", stages.len()));
         }
         for (local, result) in locals.iter().zip(stages) {
-            debts.extend(self.check(base, local, head, result)?);
+            let found = self.check(base, local, head, result, &refused)?;
+            refused.extend(found.iter().filter_map(|debt| debt.refused.clone()));
+            debts.extend(found);
             (base, head) = (local, result);
         }
         Ok(debts)
@@ -317,12 +330,13 @@ impl<'a> History<'a> {
         local: &Contents,
         head: &Contents,
         result: &Contents,
+        refused: &BTreeSet<String>,
     ) -> Result<Vec<Debt>, String> {
         if self.plan.reuse_ids {
             return Ok(Vec::new());
         }
         let last_wins = self.plan.policy == MergePolicy::LastPushWins;
-        Merge { base, local, head, result, last_wins, vacuumed: self.vacuumed }.check()
+        Merge { base, local, head, result, last_wins, vacuumed: self.vacuumed, refused }.check()
     }
 
     /// The server's rows at the positions after the last known head and before `until`.
@@ -354,8 +368,13 @@ impl<'a> History<'a> {
             if !Arc::ptr_eq(&base, &self.device(number)?.base) {
                 return broken("late", "a request that nobody waits for any more was carried out");
             }
-            match self.check(&base, &local, &self.head, &head) {
-                Ok(debts) => self.debts.extend(debts),
+            let refused = self.refused.get(&number).cloned().unwrap_or_default();
+            match self.check(&base, &local, &self.head, &head, &refused) {
+                Ok(debts) => {
+                    let refused = self.refused.entry(number).or_default();
+                    refused.extend(debts.iter().filter_map(|debt| debt.refused.clone()));
+                    self.debts.extend(debts);
+                }
                 Err(error) => return broken("merge", format!("device {number}, late: {error}")),
             }
             (self.head, self.txid) = (head, txid);

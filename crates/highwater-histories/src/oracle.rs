@@ -23,6 +23,8 @@ pub struct Merge<'a> {
     pub last_wins: bool,
     /// Whether rows without a key may have been numbered anew.
     pub vacuumed: bool,
+    /// Rows that the device has, and that earlier merges did not apply: they are tried again. `TABLE KEY`.
+    pub refused: &'a BTreeSet<String>,
 }
 
 /// Something that is not in the result: one of these words must be in a record.
@@ -32,6 +34,8 @@ pub struct Debt {
     pub any_of: BTreeSet<String>,
     /// For people.
     pub why: String,
+    /// The row, if it was not applied: see [`Merge::refused`].
+    pub refused: Option<String>,
 }
 
 static EMPTY: Table =
@@ -252,6 +256,12 @@ impl TableMerge<'_> {
         let got = result.rows.get(key).cloned();
         let (old, ours, theirs) = (fit(base), fit(local), fit(head));
         self.columns_without_place(base, local, head, result);
+        if ours == old && theirs.is_none() && got == ours {
+            // What stood in the way of a refused row may be gone.
+            if self.merge.refused.contains(&format!("{} {key}", self.name)) {
+                return Ok(());
+            }
+        }
         if ours == old {
             return if got == theirs { Ok(()) } else { Err(self.wrong(key, "is not the head's", result)) };
         }
@@ -261,6 +271,7 @@ impl TableMerge<'_> {
             }
             if got == theirs && self.merge.head_moved(self.name) {
                 self.owe_changes(base, local, &format!("{key} was not applied"));
+                self.was_refused(key);
                 return Ok(());
             }
             return Err(self.wrong(key, "is not the device's, which alone changed it", result));
@@ -281,6 +292,7 @@ impl TableMerge<'_> {
                     local,
                     &format!("{key} was changed here, deleted there and not applied"),
                 );
+                self.was_refused(key);
                 Ok(())
             }
             (Some(ours), Some(theirs)) => {
@@ -385,7 +397,15 @@ impl TableMerge<'_> {
 
     fn owe(&mut self, any_of: BTreeSet<String>, why: &str) {
         if !any_of.is_empty() {
-            self.debts.push(Debt { any_of, why: format!("{}: {why}", self.name) });
+            self.debts.push(Debt { any_of, why: format!("{}: {why}", self.name), refused: None });
+        }
+    }
+
+    /// Says of the last debt that its row is not there.
+    fn was_refused(&mut self, key: &str) {
+        let row = format!("{} {key}", self.name);
+        if let Some(debt) = self.debts.last_mut() {
+            debt.refused = Some(row);
         }
     }
 

@@ -299,6 +299,22 @@ fn a_renamed_table_takes_the_other_sides_rows() {
 }
 
 #[test]
+fn a_view_that_is_of_no_use_does_not_stand_in_the_way_of_a_new_name() {
+    let base = format!(
+        "{NOTES} CREATE TABLE other (x); CREATE VIEW v AS SELECT x FROM other;
+        CREATE VIEW w AS SELECT title FROM notes; CREATE TABLE c (n INT REFERENCES notes(id));"
+    );
+    let rename = "ALTER TABLE notes RENAME TO pages; ALTER TABLE pages RENAME COLUMN body TO text;
+        INSERT INTO c VALUES (1)";
+    let result =
+        merged(&base, rename, "DROP TABLE other; UPDATE notes SET body = 'z' WHERE id = 2").peaceful();
+    assert_eq!(result.rows("SELECT text FROM pages"), ["x", "z"]);
+    assert_eq!(result.rows("SELECT * FROM w"), ["a", "b"]);
+    assert_eq!(result.rows("SELECT count(*) FROM sqlite_schema WHERE name IN ('v', 'notes')"), ["1"]);
+    assert!(result.rows("SELECT sql FROM sqlite_schema WHERE name = 'c'")[0].contains("\"pages\""));
+}
+
+#[test]
 fn a_table_renamed_and_extended_is_still_the_same_table() {
     let result = merged(
         NOTES,

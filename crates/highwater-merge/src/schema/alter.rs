@@ -44,6 +44,20 @@ pub(crate) fn savepoint<T>(head: &Connection, steps: impl FnOnce() -> Tried<T>) 
     done
 }
 
+/// Renames something. A view or trigger that was of no use before, because what it names is gone, does not stand in
+/// the way: it stays as it is.
+pub(super) fn rename(head: &Connection, sql: &str) -> Tried<()> {
+    match savepoint(head, || head.execute_batch(sql)) {
+        Err(error) if !lacks(&error) => {
+            head.execute_batch("PRAGMA writable_schema = ON")?;
+            let done = savepoint(head, || head.execute_batch(sql));
+            head.execute_batch("PRAGMA writable_schema = OFF")?;
+            done
+        }
+        done => done,
+    }
+}
+
 /// The present definition of a table.
 pub(super) fn definition(head: &Connection, table: &str) -> Result<Definition> {
     let text = head

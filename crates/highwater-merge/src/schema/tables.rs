@@ -70,7 +70,7 @@ impl<'a> Merging<'a> {
                 continue;
             }
             let rename = format!("ALTER TABLE {} RENAME TO {}", quoted(&head.name), quoted(&local.name));
-            match self.cx.head.execute_batch(&rename) {
+            match alter::rename(self.cx.head, &rename) {
                 Ok(()) => table.head = Some(local.name.clone()),
                 Err(error) if lacks(&error) => return Err(refuse(&head.name, format!("{what}: {error}"))),
                 Err(error) => {
@@ -297,7 +297,7 @@ impl<'a> Merging<'a> {
                     quoted(head),
                     quoted(local)
                 );
-                if self.cx.head.execute_batch(&rename).is_ok() {
+                if alter::rename(self.cx.head, &rename).is_ok() {
                     track.head = Some(local.clone());
                 }
             }
