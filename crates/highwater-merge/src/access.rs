@@ -4,6 +4,7 @@ use highwater_wire::SqlValue;
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, params_from_iter};
 
+use crate::affinity::Affinity;
 use crate::changes::RowKey;
 use crate::error::Result;
 use crate::sql::{Bind, failed, quoted, value};
@@ -40,6 +41,8 @@ pub(crate) struct Access {
     pub(crate) key: Vec<usize>,
     /// Quoted names on this side.
     pub(crate) columns: Vec<Option<String>>,
+    /// What they make of values.
+    pub(crate) affinities: Vec<Option<Affinity>>,
     select: String,
     /// Which results of the select are which column, and which say whether it is the default.
     results: Vec<(usize, bool)>,
@@ -58,14 +61,16 @@ struct Column {
     name: String,
     default: Option<String>,
     pk: i64,
+    kind: String,
 }
 
 fn declared(side: &Connection, table: &str) -> Result<Vec<Column>> {
     let failed = failed("read the columns of a table");
-    let sql = "SELECT name, dflt_value, pk FROM pragma_table_xinfo(?1) ORDER BY cid";
+    let sql = "SELECT name, dflt_value, pk, type FROM pragma_table_xinfo(?1) ORDER BY cid";
     let mut statement = side.prepare_cached(sql).map_err(&failed)?;
-    let column =
-        |row: &rusqlite::Row<'_>| Ok(Column { name: row.get(0)?, default: row.get(1)?, pk: row.get(2)? });
+    let column = |row: &rusqlite::Row<'_>| {
+        Ok(Column { name: row.get(0)?, default: row.get(1)?, pk: row.get(2)?, kind: row.get(3)? })
+    };
     statement.query_map([table], column).map_err(&failed)?.collect::<rusqlite::Result<_>>().map_err(&failed)
 }
 
@@ -119,7 +124,14 @@ impl Access {
             (None, None) if with_rowid => return Err(refuse(table, HIDDEN_ROWID)),
             (rowid, _) => rowid,
         };
+        let strict = "SELECT coalesce(max(strict), 0) FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
+        let strict = number(connection, strict, table)? != 0;
+        let affinity = |name: &Option<&str>| {
+            let same = |have: &&Column| name.is_some_and(|name| name.eq_ignore_ascii_case(&have.name));
+            declared.iter().find(same).map(|column| Affinity::of(&column.kind, strict))
+        };
         let mut access = Self {
+            affinities: names.iter().map(affinity).collect(),
             name: quoted(table),
             rowid,
             alias,

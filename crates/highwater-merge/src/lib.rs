@@ -5,6 +5,7 @@
 //! everything that could not be kept. Rules and examples stand in `docs/MERGING.md`.
 
 mod access;
+mod affinity;
 mod apply;
 mod changes;
 mod decide;
@@ -156,7 +157,8 @@ fn attempt(
     head.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false).map_err(&failed)?;
     head.execute_batch("BEGIN IMMEDIATE").map_err(&failed)?;
     let changes = changes::InPages::new(sides, base, local, head)?;
-    let cx = Context { base, local, head, changes: &changes, policy: options.policy };
+    let converter = affinity::Converter::default();
+    let cx = Context { base, local, head, changes: &changes, converter: &converter, policy: options.policy };
     let outcome = engine::run(&cx, options)?;
     head.execute_batch("COMMIT").map_err(sql::failed("end the merge"))?;
     Ok((outcome, changes.pages_read()))

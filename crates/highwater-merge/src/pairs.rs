@@ -10,6 +10,7 @@ use highwater_wire::SqlValue;
 
 use crate::access::{Side, SideRow};
 use crate::changes::RowKey;
+use crate::error::Result;
 use crate::follow::{Followed, follow};
 use crate::ids::Ids;
 use crate::refused::Refused;
@@ -57,6 +58,9 @@ pub(crate) fn gather(
     for pair in &mut pairs {
         if let (Some(own), Some(row)) = (&pair.own_local, &mut pair.local) {
             row.values.clone_from(&own.values);
+            if let Some(table) = tables.get(pair.table) {
+                table.as_at_head(cx, Side::Local, row)?;
+            }
             ids.translate(tables, pair.table, row, Side::Local);
         }
     }
@@ -122,9 +126,11 @@ fn of_table(
             renumbered: None,
         };
         if let Some(row) = &mut pair.base {
+            table.as_at_head(cx, Side::Base, row)?;
             ids.translate(tables, at, row, Side::Base);
         }
         if let Some(row) = &mut pair.local {
+            table.as_at_head(cx, Side::Local, row)?;
             ids.translate(tables, at, row, Side::Local);
         }
         place(cx, at, table, ids, &moves, &mut pair)?;
@@ -321,7 +327,12 @@ impl Both {
         old.retain(known);
         let new = read(cx, table, side, &keys)?;
         let columns: Vec<usize> = (0..table.map.columns.len()).filter(|at| table.shared(*at, side)).collect();
-        let found = follow(&old, &new, &columns, place, may_move);
+        let stored = |side: Side, rows: &[SideRow]| -> Result<Vec<SideRow>> {
+            let mut rows = rows.to_vec();
+            rows.iter_mut().try_for_each(|row| table.as_at_head(cx, side, row))?;
+            Ok(rows)
+        };
+        let found = follow(&stored(Side::Base, &old)?, &stored(side, &new)?, &columns, place, may_move);
         Ok(Self { old, new, found })
     }
 

@@ -6,6 +6,7 @@
 use highwater_wire::{CannotMerge, Conflict, MergePolicy};
 use rusqlite::Connection;
 
+use crate::affinity::Converter;
 use crate::changes::Changes;
 use crate::error::{Error, Result};
 
@@ -19,6 +20,8 @@ pub(crate) struct Context<'a> {
     pub(crate) head: &'a Connection,
     /// Which rows changed.
     pub(crate) changes: &'a dyn Changes,
+    /// Knows what a column would store.
+    pub(crate) converter: &'a Converter,
     /// Which side wins.
     pub(crate) policy: MergePolicy,
 }

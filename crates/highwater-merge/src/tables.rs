@@ -2,7 +2,8 @@
 
 use rusqlite::Connection;
 
-use crate::access::{Access, Side, name_on};
+use crate::access::{Access, Side, SideRow, name_on};
+use crate::affinity::{Affinity, conversions};
 use crate::error::Result;
 use crate::sql::failed;
 use crate::table::{Context, Plan, Step, TableMap, refuse};
@@ -16,6 +17,8 @@ pub(crate) struct Table<'a> {
     pub(crate) head: Option<Access>,
     /// The declared key that identifies rows; empty: the rowid does. Indexes into the columns of the map.
     pub(crate) key: Vec<usize>,
+    /// Columns that store values in another way than the head's do: the base's, and local's.
+    converted: [Vec<(usize, Affinity)>; 2],
     /// The column that is the rowid.
     pub(crate) alias: Option<usize>,
     /// Foreign keys of the merged schema.
@@ -39,6 +42,16 @@ impl Table<'_> {
             Side::Base => self.base.as_ref(),
             Side::Local => self.local.as_ref(),
             Side::Head => self.head.as_ref(),
+        }
+    }
+
+    /// Makes a row of one side what it would be at the head.
+    pub(crate) fn as_at_head(&self, cx: &Context<'_>, side: Side, row: &mut SideRow) -> Result<()> {
+        let [base, local] = &self.converted;
+        match side {
+            Side::Base => cx.converter.convert(row, base),
+            Side::Local => cx.converter.convert(row, local),
+            Side::Head => Ok(()),
         }
     }
 
@@ -77,7 +90,9 @@ pub(crate) fn open<'a>(cx: &Context<'_>, plan: &'a Plan) -> Step<Vec<Table<'a>>>
                 key.clone_from(&access.key);
             }
         }
-        tables.push(Table { map, base, local, head, key, alias, foreign: Vec::new(), links: Vec::new() });
+        let converted = [&base, &local].map(|side| conversions(side.as_ref(), head.as_ref()));
+        let (foreign, links) = (Vec::new(), Vec::new());
+        tables.push(Table { map, base, local, head, key, converted, alias, foreign, links });
     }
     let mut foreign = Vec::new();
     let mut declared = Vec::new();

@@ -13,9 +13,10 @@
 
 mod common;
 
-use common::{merged, refused};
+use common::{Scene, merged, refused};
+use highwater_merge::Options;
 use highwater_wire::ConflictKind::{NoPlace, Schema};
-use highwater_wire::Kept;
+use highwater_wire::{Kept, MergePolicy};
 
 const NOTES: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, title TEXT, body TEXT);
     INSERT INTO notes VALUES (1, 'a', 'x'), (2, 'b', 'y');";
@@ -136,6 +137,35 @@ fn the_same_column_with_two_definitions_is_the_heads_and_values_map_by_name() {
     assert!(result.conflicts()[0].sql.as_ref().unwrap().contains("n INTEGER DEFAULT 7"));
     assert_eq!(result.rows("SELECT id, n, typeof(n) FROM notes WHERE id = 1"), ["1|1|text"]);
     assert_eq!(result.rows("SELECT n FROM notes WHERE id = 2"), ["two"]);
+}
+
+#[test]
+fn a_column_that_gets_another_type_changes_no_row() {
+    let retype =
+        "CREATE TABLE m (id INTEGER PRIMARY KEY, n INTEGER, r REAL, t TEXT); INSERT INTO m SELECT * FROM t;
+        DROP TABLE t; ALTER TABLE m RENAME TO t;";
+    let base = "CREATE TABLE t (id INTEGER PRIMARY KEY, n TEXT, r, t INTEGER);
+        INSERT INTO t VALUES (1, '5', 1, 1), (2, '6', 2, 2), (3, 'x', '3', 3)";
+    let change = "UPDATE t SET n = '7', t = 9 WHERE id = 1; DELETE FROM t WHERE id = 2";
+    for (local, head) in [(retype, change), (change, retype)] {
+        for policy in [MergePolicy::LastPushWins, MergePolicy::FirstPushWins] {
+            let options = Options { policy, ..Options::default() };
+            let result = Scene::new(base, local, head).done(&options).peaceful();
+            let rows = result.rows("SELECT id, n, typeof(n), r, typeof(r), t, typeof(t) FROM t");
+            assert_eq!(rows, ["1|7|integer|1|real|9|text", "3|x|text|3|real|3|text"], "{local}");
+        }
+    }
+    let retype = "CREATE TABLE m (n INTEGER, v); INSERT INTO m SELECT * FROM t; DROP TABLE t; ALTER TABLE m RENAME TO t;";
+    let base = "CREATE TABLE t (n TEXT, v); INSERT INTO t VALUES ('1', 'a'), ('2', 'b'), ('3', 'c')";
+    for (local, head) in
+        [("UPDATE t SET v = 'B' WHERE n = 2", retype), (retype, "UPDATE t SET v = 'B' WHERE n = '2'")]
+    {
+        let result = merged(base, local, head).peaceful();
+        assert_eq!(
+            result.rows("SELECT n, typeof(n), v FROM t"),
+            ["1|integer|a", "2|integer|B", "3|integer|c"]
+        );
+    }
 }
 
 #[test]
