@@ -9,7 +9,8 @@ fn main() {
     if target("OS") != "linux" || target("POINTER_WIDTH") != "64" {
         return;
     }
-    let Some(out) = std::env::var_os("OUT_DIR").map(|folder| PathBuf::from(folder).join("libfaults.so")) else {
+    let Some(out) = std::env::var_os("OUT_DIR").map(|folder| PathBuf::from(folder).join("libfaults.so"))
+    else {
         return;
     };
     let built = cc::Build::new()

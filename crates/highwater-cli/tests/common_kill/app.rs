@@ -45,6 +45,11 @@ impl Rows {
         rows
     }
 
+    /// These texts, with the blobs of others.
+    pub fn with_blobs_of(&self, other: &Self) -> Self {
+        Self { texts: self.texts.clone(), blobs: other.blobs.clone() }
+    }
+
     /// How many texts there are.
     pub fn len(&self) -> usize {
         self.texts.len()
@@ -192,9 +197,14 @@ impl App {
 
     /// Writes blobs of 256 KiB that hardly compress, in one transaction; existing ones are replaced.
     pub fn blobs(&mut self, count: i64) {
+        self.blobs_of(count, 256 << 10);
+    }
+
+    /// [`App::blobs`] of another size in bytes, a multiple of eight.
+    pub fn blobs_of(&mut self, count: i64, size: usize) {
         self.conn().execute_batch("BEGIN").unwrap();
         for id in 1..=count {
-            let mut data = vec![0_u8; 256 << 10];
+            let mut data = vec![0_u8; size];
             for word in data.chunks_exact_mut(8) {
                 word.copy_from_slice(&self.random.next().to_le_bytes());
             }

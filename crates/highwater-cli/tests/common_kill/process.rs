@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 pub const SIGKILL: i32 = 9;
+/// The exit code of a process whose main thread panicked.
+pub const PANICKED: i32 = 101;
 
 /// `highwater` with these arguments.
 pub fn highwater<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
@@ -120,14 +122,28 @@ impl Served {
 
     /// Starts it again. Returns when it listens.
     pub fn again(&mut self, env: &[(&str, &str)]) {
+        let listens = self.try_again(|command| {
+            command.envs(env.iter().copied());
+        });
+        assert!(listens, "the server on port {} does not start", self.port);
+    }
+
+    /// Starts it again, in whatever way; `false` when it ended instead of listening.
+    pub fn try_again(&mut self, prepare: impl FnOnce(&mut Command)) -> bool {
         let listen = format!("127.0.0.1:{}", self.port);
         let mut command = highwater(["serve", "--json", "--listen", &listen, "--store"]);
-        command.arg(&self.store).env("RUST_LOG", "off").envs(env.iter().copied()).stderr(Stdio::inherit());
+        command.arg(&self.store).env("RUST_LOG", "off").stderr(Stdio::inherit());
+        prepare(&mut command);
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.contains("listening"), "the server on port {} does not start: {line:?}", self.port);
+        if !line.contains("listening") {
+            let status = child.wait().unwrap();
+            assert!(status.code().is_some_and(|code| code != 0 && code != PANICKED), "{status}: {line:?}");
+            return false;
+        }
         self.child = Some(child);
+        true
     }
 
     pub fn url(&self, name: &str) -> String {
