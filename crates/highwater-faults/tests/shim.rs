@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -64,7 +65,7 @@ fn a_lost_flush_takes_back_what_was_written() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let old = vec![7_u8; 3000];
-    std::fs::write(&out, &old).unwrap();
+    std::fs::File::create(&out).unwrap().write_all(&old).unwrap();
     let plan = Plan::new(folder.path(), Kind::Lost, When::Only(1)).calls(&[Call::Sync]);
     let output = dd(&plan, &out, "conv=fsync,notrunc");
     assert!(!output.status.success(), "{}", told(&output));
