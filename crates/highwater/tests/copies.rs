@@ -409,3 +409,104 @@ fn another_database_under_the_same_name_is_refused_as_a_stranger() {
         }
     }
 }
+
+const TASKS: &str = "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title TEXT, note TEXT, done INT)";
+
+/// A small database is synced with `before` in it and put aside, `since` is synced, and the copy comes back beside what was
+/// noted since; `then` is written, and the titles that everybody has after a sync are returned.
+fn tasks_after_restore(before: &str, since: &str, then: &str) -> Vec<String> {
+    let world = World::in_memory(|_| ());
+    let db = world.open("app.db");
+    let run = |sql: &str| db.connect().unwrap().execute_batch(sql).unwrap();
+    run(TASKS);
+    run(before);
+    db.sync_blocking().unwrap();
+    let backup = world.path("backup.db");
+    closed_copy(db.path(), &backup);
+    run(since);
+    db.sync_blocking().unwrap();
+    restore(Restore::MovedOver, &backup, db.path());
+    run(then);
+    assert_eq!(db.sync_blocking().unwrap().action, Action::Merged, "{then}");
+    assert_same(db.path(), &world.restored("app"));
+    assert_eq!(db.sync_blocking().unwrap().action, Action::UpToDate, "{then}");
+    let connection = Connection::open(db.path()).unwrap();
+    let mut statement = connection.prepare("SELECT title FROM tasks ORDER BY title").unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+/// So much was synced since, or so much written, that the file has few of the server's rows and none of its pages.
+#[test]
+fn a_small_backup_beside_newer_metadata_that_was_written_to_is_merged_and_its_rows_arrive() {
+    let before = "INSERT INTO tasks(title, note) VALUES ('first', 'note 1'), ('second', 'note 2'), ('third', 'note 3')";
+    let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<40)
+        INSERT INTO tasks(title, note) SELECT 'later', 'note' || i FROM n";
+    let mine = "INSERT INTO tasks(title) VALUES ('mine')";
+    let every_page = "UPDATE tasks SET note = 'my note'; UPDATE tasks SET title = 'other' WHERE id = 1;
+        CREATE TABLE large(x); INSERT INTO large VALUES (zeroblob(9000)); INSERT INTO tasks(title) VALUES ('mine')";
+    for (since, later) in [("INSERT INTO tasks(title) VALUES ('later')", 1), (many, 40)] {
+        for then in [mine, every_page] {
+            let titles = tasks_after_restore(before, since, then);
+            let count = |title: &str| titles.iter().filter(|known| *known == title).count();
+            assert_eq!(titles.len(), 3 + later + 1, "{then}: {titles:?}");
+            assert_eq!((count("later"), count("mine"), count("second")), (later, 1, 1), "{then}: {titles:?}");
+        }
+    }
+}
+
+/// Somebody misses what the backup did not have, and types some of it in again.
+#[test]
+fn a_row_that_a_restored_backup_never_had_is_not_deleted_by_rows_that_were_typed_in_again() {
+    let titles = tasks_after_restore(
+        "INSERT INTO tasks(title, note) VALUES ('first', 'note 1'), ('second', 'note 2')",
+        "INSERT INTO tasks(title, note) VALUES ('milk', 'oat'), ('tea', 'green'), ('bread', 'rye'), ('jam', 'plum')",
+        "UPDATE tasks SET note = 'my note'; CREATE TABLE large(x); INSERT INTO large VALUES (zeroblob(9000));
+         INSERT INTO tasks(title, note) VALUES ('milk', 'oat'), ('tea', 'green'), ('bread', 'rye')",
+    );
+    for title in ["first", "second", "milk", "tea", "bread", "jam"] {
+        assert!(titles.iter().any(|known| known == title), "{title} is gone: {titles:?}");
+    }
+}
+
+/// The application deletes its file and begins anew, with the same tables and rows of its own.
+#[test]
+fn a_database_that_was_made_anew_with_the_same_tables_takes_nothing_from_the_server() {
+    for empty_first in [true, false] {
+        let world = World::in_memory(|_| ());
+        let db = world.open("app.db");
+        let run = |sql: &str| db.connect().unwrap().execute_batch(sql).unwrap();
+        run(TASKS);
+        if empty_first {
+            db.sync_blocking().unwrap();
+        }
+        run(
+            "INSERT INTO tasks(title, note) VALUES ('theirs 1', 'note'), ('theirs 2', 'note'), ('theirs 3', 'note')",
+        );
+        db.sync_blocking().unwrap();
+        for suffix in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(beside(db.path(), suffix));
+        }
+        // Both exist for a moment, so that the new file is not given the old one's inode.
+        let other = world.path("other.db");
+        let connection = Connection::open(&other).unwrap();
+        connection.execute_batch(TASKS).unwrap();
+        connection
+            .execute_batch("INSERT INTO tasks(title, note) VALUES ('mine 1', 'mine'), ('mine 2', 'mine')")
+            .unwrap();
+        drop(connection);
+        std::fs::rename(&other, db.path()).unwrap();
+        let mine = rows(db.path());
+        match db.sync_blocking() {
+            Ok(outcome) => assert_eq!(outcome.action, Action::Merged),
+            Err(error) => {
+                assert!(matches!(error, Error::Stranger { .. }), "{error}");
+                assert_eq!(rows(db.path()), mine);
+            }
+        }
+        let connection = Connection::open(world.restored("app")).unwrap();
+        let count: i64 = connection
+            .query_row("SELECT count(*) FROM tasks WHERE title LIKE 'theirs%'", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(count, 3, "begun with empty tables: {empty_first}");
+    }
+}

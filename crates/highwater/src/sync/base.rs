@@ -230,10 +230,14 @@ impl Run<'_> {
                 }
             }
             Located::NoDatabase => Ok(Ground::sure(None, None, all)),
-            Located::Nowhere => match self.small_head_by_rows()? {
-                Some((position, txid)) => self.settle(all, position, txid),
-                None => Err(self.stranger()),
-            },
+            Located::Nowhere => {
+                let found = match self.small_head_by_rows()? {
+                    None => self.descent_by_rows()?,
+                    found => found,
+                };
+                let (position, txid) = found.ok_or_else(|| self.stranger())?;
+                self.settle(all, position, txid)
+            }
         }
     }
 

@@ -5,6 +5,11 @@ use std::path::Path;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+/// The stored columns of a table.
+pub(super) const COLUMNS: &str = "SELECT name FROM pragma_table_info(?1, 'main') ORDER BY cid";
+/// Its primary key.
+pub(super) const KEY: &str = "SELECT name FROM pragma_table_info(?1, 'main') WHERE pk ORDER BY pk";
+
 /// What there is in one database, and how much of it is in the other too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Share {
@@ -117,7 +122,7 @@ pub(super) fn newer_rows_kept(ours: &Path, base: &Path, older: &Path) -> rusqlit
     Ok(found)
 }
 
-fn open(path: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
@@ -162,24 +167,22 @@ fn missing_keys(table: &str, key: &str) -> String {
 
 /// The stored columns of a table, as a list for SQL.
 fn columns(conn: &Connection, table: &str) -> rusqlite::Result<String> {
-    list(conn, "SELECT name FROM pragma_table_info(?1, 'main') ORDER BY cid", table)
+    Ok(names(conn, COLUMNS, table)?.join(", "))
 }
 
 /// The primary key of a table, as a list for SQL.
 fn key(conn: &Connection, table: &str) -> rusqlite::Result<String> {
-    list(conn, "SELECT name FROM pragma_table_info(?1, 'main') WHERE pk ORDER BY pk", table)
+    Ok(names(conn, KEY, table)?.join(", "))
 }
 
-fn list(conn: &Connection, sql: &str, table: &str) -> rusqlite::Result<String> {
-    let names: Vec<String> = conn
-        .prepare(sql)?
+pub(super) fn names(conn: &Connection, sql: &str, table: &str) -> rusqlite::Result<Vec<String>> {
+    conn.prepare(sql)?
         .query_map([table], |row| row.get::<_, String>(0))?
         .map(|name| name.map(|name| quoted(&name)))
-        .collect::<Result<_, _>>()?;
-    Ok(names.join(", "))
+        .collect()
 }
 
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use highwater_ltx::{Position, TxId};
 use highwater_pages::Delta;
-use highwater_wire::LIBSQL_NODE;
+use highwater_wire::{LIBSQL_NODE, LogEntry};
 
 use super::Run;
 use super::compare::{Share, compare, new_values, newer_rows_kept};
+use super::traces::{Traces, traces};
 use crate::error::{Error, Result};
 use crate::receive::each_page;
 
@@ -23,6 +24,10 @@ const MANY_PAGES: usize = 16;
 const FEW_BYTES: u64 = 1 << 20;
 /// If so many rows are gone at once, and none is left, it is another database.
 const MANY_ROWS: u64 = 8;
+/// For each row that a file may have deleted or may never have had, so many must show that it had them.
+const SEEN_FOR_EACH_MISSING: u64 = 8;
+/// With so many of the newest positions a small file is compared.
+const MOST_COMPARED: usize = 64;
 /// How much of a history is asked for the devices that made it.
 const MOST_PUSHES: u32 = 10_000;
 
@@ -58,7 +63,59 @@ impl Run<'_> {
         if share.is_whole() && self.nothing_was_deleted(oldest, &newest)? {
             return Ok(Some((head, TxId(info.txid))));
         }
-        Ok((akin || share.is_related()).then_some((oldest, oldest_txid)))
+        if akin || share.is_related() {
+            return Ok(Some((oldest, oldest_txid)));
+        }
+        self.descent_by_rows()
+    }
+
+    /// The position that the rows of the file say it descends from, if it stands where one was synced before and the database
+    /// is small: a backup that came back, and in which so many pages were changed since that the others say
+    /// little. None: it is a stranger.
+    ///
+    /// From the oldest on, a position is taken if next to every row that came until then has left its trace in the file: of a row that
+    /// has not, nobody knows whether it was deleted here or never was here, and what a file never had must not look deleted by it.
+    pub(crate) fn descent_by_rows(&self) -> Result<Option<(Position, TxId)>> {
+        let Some(remembered) = self.remembered else { return Ok(None) };
+        let log = self.api.log(None, MOST_PUSHES)?;
+        let size = u64::from(remembered.page_size.get());
+        let is_small = |entry: &&LogEntry| u64::from(entry.page_count) * size <= FEW_BYTES;
+        let candidates: Vec<_> = log.entries.iter().rev().take_while(is_small).take(MOST_COMPARED).collect();
+        let complete = !log.more && candidates.len() == log.entries.len();
+        let mut found: Option<(Fetched, Position, TxId)> = None;
+        let mut is_oldest = true;
+        for entry in candidates.into_iter().rev() {
+            let position =
+                Position::try_from(&entry.position).map_err(|error| self.api.bad(error.to_string()))?;
+            let theirs = self.fetch(position)?;
+            if let Some((older, ..)) = &found {
+                let since = self.traces_of(&theirs, Some(older))?;
+                tracing::debug!(?since, at = %position.place(), "looked for the rows that came since");
+                let missing = since.rows - since.seen;
+                if since.seen == 0 || since.outdated > 0 || missing * SEEN_FOR_EACH_MISSING > since.seen {
+                    continue;
+                }
+                is_oldest = false;
+            }
+            found = Some((theirs, position, TxId(entry.txid)));
+        }
+        // If it is the oldest of those that were looked at, it may descend from a still older one.
+        let Some((theirs, position, txid)) = found.filter(|_| complete || !is_oldest) else {
+            return Ok(None);
+        };
+        let (share, traces) = (self.share_of(&theirs)?, self.traces_of(&theirs, None)?);
+        let many = traces.seen >= MANY_ROWS && traces.seen * 3 >= traces.rows;
+        let is_akin = share.common_tables > 0
+            && share.common_tables * 2 >= share.tables
+            && (many || traces.seen * 2 >= traces.rows);
+        tracing::debug!(?share, ?traces, at = %position.place(), "the rows say which position the file descends from");
+        Ok(is_akin.then_some((position, txid)))
+    }
+
+    fn traces_of(&self, theirs: &Fetched, older: Option<&Fetched>) -> Result<Traces> {
+        let older = older.map(Fetched::path);
+        traces(&self.files.db, &theirs.path(), older.as_deref())
+            .map_err(|source| Error::Sqlite { db: self.files.db.clone(), source })
     }
 
     /// Whether everything of the older position is still in the newer one, or only one device ever

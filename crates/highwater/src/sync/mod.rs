@@ -24,6 +24,7 @@ mod merged;
 mod pull;
 mod record;
 mod refused;
+mod traces;
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::home;
 use crate::lock::SyncLock;
-use crate::metadata::{Loaded, Metadata};
+use crate::metadata::{BaseInfo, Loaded, Metadata};
 use crate::outcome::{Action, Moved, Progress, Stage, SyncOutcome};
 use crate::sync::merged::Merges;
 use crate::transport::Transport;
@@ -74,6 +75,8 @@ pub(crate) struct Run<'a> {
     pub(crate) at_home: bool,
     /// Whether another file stands where the metadata's was: what it was based on says nothing.
     pub(crate) replaced: bool,
+    /// What the metadata said that the file at this place was based on, be it the same file or one that it replaced.
+    pub(crate) remembered: Option<BaseInfo>,
     /// Whether nothing beside the file says that it was ever synced.
     pub(crate) fresh: bool,
     /// The server found the file to be an earlier state than its base.
@@ -147,6 +150,7 @@ pub(crate) fn run(
     meta.remote = Some(remote.to_string());
     let here = home::of(&files.db);
     let replaced = !at_home && meta.home.as_deref().is_some_and(|home| home::same_place(home, &here));
+    let remembered = meta.base.filter(|_| at_home || replaced);
     if at_home || meta.base.is_none() {
         // The base of a file at another home is not this file's before a sync has confirmed it.
         meta.home = Some(here);
@@ -167,6 +171,7 @@ pub(crate) fn run(
         meta,
         at_home,
         replaced,
+        remembered,
         fresh,
         earlier_state: false,
         pending_checked: false,
