@@ -121,13 +121,20 @@ fn read_table(connection: &Connection, name: &str, births: &mut Births) -> Resul
     let rowid = if has_own_ids(name) { "rowid AS id, " } else { "" };
     let mut statement = connection.prepare(&format!("SELECT {rowid}* FROM {name}"))?;
     let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+    let with_default = "SELECT name FROM pragma_table_xinfo(?1) WHERE dflt_value IS NOT NULL";
+    let with_default: BTreeSet<String> = connection
+        .prepare_cached(with_default)?
+        .query_map([name], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
     let mut table = Table { columns: columns.iter().cloned().collect(), ..Table::default() };
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let mut found = Row::new();
         let mut id = None;
         for (at, column) in columns.iter().enumerate() {
-            let Some(value) = shown(row.get_ref(at)?) else { continue };
+            // Nothing at all is something that was written, where there is a default.
+            let written = || with_default.contains(column).then(|| "NULL".to_owned());
+            let Some(value) = shown(row.get_ref(at)?).or_else(written) else { continue };
             if column == "id" {
                 id = Some(value);
             } else if !column.starts_with("g_") && value != DEFAULT {

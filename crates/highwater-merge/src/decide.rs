@@ -91,11 +91,13 @@ fn own_changes(table: &Table<'_>, pair: &Pair) -> (Vec<usize>, Vec<usize>) {
         let differs = match (&pair.base, &column.base) {
             (Some(base), Some(_)) => base.values.get(at) != value,
             (None, _) if column.head.is_some() => true,
-            _ => local.default.get(at) != Some(&true) && value != Some(&SqlValue::Null),
+            _ => local.default.get(at) != Some(&true),
         };
         match differs {
             true if column.head.is_some() => changed.push(at),
-            true if pair.base.is_some() || value != Some(&SqlValue::Null) => lost.push(at),
+            true if column.base.is_some() && pair.base.is_some() || value != Some(&SqlValue::Null) => {
+                lost.push(at);
+            }
             _ => {}
         }
     }
@@ -130,9 +132,23 @@ fn deleted(table: &Table<'_>, pair: Pair) -> Decision {
 fn inserted(table: &Table<'_>, pair: Pair, mut records: Vec<Conflict>) -> Decision {
     let Some(local) = &pair.local else { return Decision::Nothing };
     let (_, lost) = own_changes(table, &pair);
+    if !lost.is_empty() && !has_place(table, local) {
+        let message = format!("{} has no column at the server: it has no place", row_name(table));
+        let record = conflict(table, &pair, ConflictKind::NoPlace, Kept::Head, Vec::new(), message);
+        return Decision::Stays(vec![record]);
+    }
     records.extend(no_column(table, &pair, &lost));
     let values = local.values.clone();
     change(pair, Want::Insert(values), records)
+}
+
+/// Whether a new row has anything to be in a column of the head: a row of NULLs is nobody's.
+fn has_place(table: &Table<'_>, local: &SideRow) -> bool {
+    let mut columns = table.map.columns.iter().zip(&local.values);
+    columns.any(|(column, value)| {
+        let there = column.local.is_some() && column.head.is_some() && !column.generated;
+        there && *value != SqlValue::Null
+    })
 }
 
 fn both(table: &Table<'_>, policy: MergePolicy, pair: Pair) -> Decision {

@@ -396,6 +396,26 @@ fn two_tables_of_one_name_stay_the_heads_and_values_map_by_name() {
 }
 
 #[test]
+fn a_row_of_a_table_with_other_columns_is_recorded_and_no_empty_row_is_made() {
+    for (local, head) in [("a", "b"), ("id INTEGER PRIMARY KEY, a", "k PRIMARY KEY, b")] {
+        let local = format!("CREATE TABLE t ({local}); INSERT INTO t(a) VALUES ('mine')");
+        let head = format!("CREATE TABLE t ({head}); INSERT INTO t(b) VALUES ('theirs')");
+        let result = merged("", &local, &head);
+        assert_eq!(result.rows("SELECT b FROM t"), ["theirs"]);
+        assert_eq!(result.kinds(), [(Schema, "t"), (NoPlace, "t")]);
+        let row = result.conflicts()[1].local.as_ref().unwrap();
+        assert!(row.contains(&("a".to_owned(), highwater_wire::SqlValue::Text(b"mine".to_vec()))), "{row:?}");
+    }
+}
+
+#[test]
+fn nothing_that_was_written_over_a_default_stays_nothing() {
+    let local = "ALTER TABLE notes ADD COLUMN mark DEFAULT 'new'; UPDATE notes SET mark = NULL WHERE id = 1";
+    let result = merged(NOTES, local, "UPDATE notes SET body = 'z'").peaceful();
+    assert_eq!(result.rows("SELECT body, mark FROM notes"), ["z|NULL", "z|new"]);
+}
+
+#[test]
 fn a_table_of_the_device_under_the_name_of_a_view_of_the_head_is_recorded_with_its_rows() {
     let result = merged(NOTES, "CREATE TABLE v (a); INSERT INTO v VALUES (1)", "CREATE VIEW v AS SELECT 2");
     assert_eq!(result.kinds(), [(Schema, "v"), (NoPlace, "v")]);
