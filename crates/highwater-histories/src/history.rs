@@ -255,12 +255,14 @@ impl<'a> History<'a> {
             self.check(&base, &base, &self.head, &head, &refused)
         } else {
             let mut debts = self.check_all(&base, &taken, &stages, &refused);
-            for without in 1..=late {
-                if debts.is_err() && *last != synced.before {
-                    let other = locals(without);
-                    if let Ok(found) = self.check_all(&base, &other, &stages, &refused) {
-                        (debts, taken) = (Ok(found), other);
-                    }
+            // What was not sent would seem to be lost.
+            for without in (1..=late).filter(|_| *last != synced.before) {
+                let other = locals(without);
+                let found = self.check_all(&base, &other, &stages, &refused);
+                let better =
+                    |found: &Vec<Debt>| debts.as_ref().map_or(true, |debts| found.len() < debts.len());
+                if found.as_ref().is_ok_and(better) {
+                    (debts, taken) = (found, other);
                 }
             }
             debts

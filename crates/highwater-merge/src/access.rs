@@ -236,6 +236,14 @@ impl Access {
         side.prepare_cached(&sql).and_then(|mut found| found.exists(params_from_iter(values))).map_err(failed)
     }
 
+    /// Deletes rows with these values in these columns of the side's own names.
+    pub(crate) fn delete(&self, side: &Connection, columns: &[&str], key: &[&SqlValue]) -> Result<()> {
+        let sql = format!("DELETE FROM {} WHERE {}", self.name, equal(columns));
+        let values = key.iter().map(|value| Bind(value));
+        let done = side.prepare_cached(&sql).and_then(|mut delete| delete.execute(params_from_iter(values)));
+        done.map(|_| ()).map_err(failed("delete a row"))
+    }
+
     /// The largest rowid, 0 in an empty table.
     pub(crate) fn max_rowid(&self, side: &Connection) -> Result<i64> {
         let Some(name) = self.rowid_sql() else { return Ok(0) };

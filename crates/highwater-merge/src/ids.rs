@@ -6,7 +6,7 @@ use highwater_wire::{Renumbered, SqlValue};
 
 use crate::access::{Access, Side, SideRow};
 use crate::error::{Error, Result};
-use crate::sql::failed;
+use crate::sql::{failed, unquoted};
 use crate::table::Context;
 use crate::tables::{Table, connection};
 
@@ -150,8 +150,7 @@ fn sequence(cx: &Context<'_>, access: &Access, side: Side) -> Result<i64> {
     if !has_sequence(side)? {
         return Ok(0);
     }
-    let quoted = access.name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
-    let name = quoted.unwrap_or(&access.name).replace("\"\"", "\"");
+    let name = unquoted(&access.name);
     let sql =
         "SELECT coalesce(max(CAST(seq AS INTEGER)), 0) FROM sqlite_sequence WHERE name = ?1 COLLATE NOCASE";
     side.prepare_cached(sql).and_then(|mut found| found.query_row([name], |row| row.get(0))).map_err(failed)

@@ -11,6 +11,12 @@ pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// The name in a quoted identifier.
+pub(crate) fn unquoted(quoted: &str) -> String {
+    let inner = quoted.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+    inner.unwrap_or(quoted).replace("\"\"", "\"")
+}
+
 /// Says what was tried when SQLite fails.
 pub(crate) fn failed(what: &'static str) -> impl Fn(rusqlite::Error) -> Error {
     move |source| Error::Sqlite { what, source }
