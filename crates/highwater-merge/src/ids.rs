@@ -7,7 +7,7 @@ use highwater_wire::{Renumbered, SqlValue};
 use crate::access::{Access, Side, SideRow};
 use crate::error::{Error, Result};
 use crate::sql::{failed, unquoted};
-use crate::table::Context;
+use crate::table::{Context, Keys};
 use crate::tables::{Table, connection};
 
 /// The ids of all tables.
@@ -79,6 +79,20 @@ impl Ids {
         let mut found = self.new.iter().filter(|((_, from), _)| *from == id).map(|(_, to)| *to);
         let first = found.next()?;
         found.all(|to| to == first).then_some(first)
+    }
+
+    /// Whether every row of local with that id in a table has got another one: then hidden companions follow, even
+    /// where nobody stands in their way.
+    pub(crate) fn has_one_owner(&self, cx: &Context<'_>, tables: &[Table<'_>], id: i64) -> Result<bool> {
+        for (at, table) in tables.iter().enumerate().filter(|(_, table)| table.map.keys == Keys::OwnTree) {
+            if let Some(local) = table.local.as_ref().filter(|local| local.rowid.is_some())
+                && !self.new.contains_key(&(at, id))
+                && local.by_rowid(cx.local, id)?.is_some()
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Puts the ids at the head into a row of base or local: its own and those of rows that it points to.

@@ -133,7 +133,7 @@ fn of_table(
             table.as_at_head(cx, Side::Local, row)?;
             ids.translate(tables, at, row, Side::Local);
         }
-        place(cx, at, table, ids, &moves, &mut pair)?;
+        place(cx, tables, at, ids, &moves, &mut pair)?;
         // Two rows of local may have keys that only the head's collation takes for one: the second is a new row.
         if let Some(row) = &pair.head
             && !claimed.insert(format!("{:?} {:?}", row.rowid, key_of(table, row)))
@@ -148,13 +148,15 @@ fn of_table(
 /// Finds the row at the head, and the id that the row has there.
 fn place(
     cx: &Context<'_>,
+    tables: &[Table<'_>],
     at: usize,
-    table: &Table<'_>,
     ids: &mut Ids,
     moves: &Moves,
     pair: &mut Pair,
 ) -> Step<()> {
-    let Some(head) = &table.head else { return Ok(()) };
+    let Some((table, head)) = tables.get(at).and_then(|table| Some((table, table.head.as_ref()?))) else {
+        return Ok(());
+    };
     let key = pair.base.as_ref().or(pair.local.as_ref()).and_then(|row| key_of(table, row));
     if let Some(key) = key {
         pair.head = head.by_values(cx.head, &table.key, &key)?;
@@ -182,12 +184,14 @@ fn place(
     let parent = table.links.iter().find(|(column, _)| Some(*column) == table.alias);
     let mut to = parent.and_then(|(_, parent)| ids.of_local(*parent, from)).unwrap_or(from);
     let taken = head.by_rowid(cx.head, to)?;
+    let companion = if table.map.keys == Keys::OwnTree { None } else { ids.companion(from) };
+    let follows = companion.is_some() && ids.has_one_owner(cx, tables, from)?;
     if taken.is_some() && table.shares_id() {
         pair.head = taken;
-    } else if taken.is_some() {
-        let companion = if table.map.keys == Keys::OwnTree { None } else { ids.companion(from) };
+    } else if taken.is_some() || follows {
         to = match companion {
             Some(id) if head.by_rowid(cx.head, id)?.is_none() => id,
+            _ if taken.is_none() => to,
             _ => ids.free(cx, at, table)?,
         };
         pair.taken = taken;

@@ -340,3 +340,17 @@ fn an_index_of_a_table_whose_row_was_not_applied_does_not_find_it() {
     assert_eq!(result.rows("SELECT rowid FROM find WHERE find MATCH 'kept OR rejected'"), ["3"]);
     result.db.execute_batch("INSERT INTO find(find, rank) VALUES ('integrity-check', 1)").unwrap();
 }
+
+#[test]
+fn a_document_follows_the_row_that_it_belongs_to() {
+    let base = "CREATE TABLE note(id INTEGER PRIMARY KEY, title TEXT); CREATE TABLE other(id INTEGER PRIMARY KEY, v);
+        CREATE VIRTUAL TABLE words USING fts5(body);";
+    let local = "INSERT INTO note VALUES (1, 'mine'); INSERT INTO words(rowid, body) VALUES (1, 'my text');";
+    let head = "INSERT INTO note VALUES (1, 'theirs')";
+    let result = merged(base, local, head);
+    let found = "SELECT title, body FROM note JOIN words ON words.rowid = id WHERE words MATCH 'text'";
+    assert_eq!(result.rows(found), ["mine|my text"]);
+    // Where it may belong to another row, which keeps its id, it stays.
+    let result = merged(base, &format!("{local} INSERT INTO other VALUES (1, 'x')"), head);
+    assert_eq!(result.rows("SELECT rowid FROM words"), ["1"]);
+}
