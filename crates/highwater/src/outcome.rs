@@ -62,6 +62,10 @@ pub struct SyncOutcome {
     /// How many conflicts the server counted. More than there are in `conflicts` only when its record of them could
     /// not be fetched.
     pub conflict_count: u64,
+    /// For how long at most the application's writes were held back while an answer was under way, in all. Zero, unless it committed
+    /// so often that answer after answer did not fit: a quarter of a second at most at a time, then it may write again.
+    #[serde(rename = "held_ms", serialize_with = "milliseconds", skip_serializing_if = "Duration::is_zero")]
+    pub held: Duration,
     /// From start to end.
     #[serde(rename = "elapsed_ms", serialize_with = "milliseconds")]
     pub elapsed: Duration,

@@ -8,7 +8,7 @@ use highwater_wire::Outcome;
 use tokio::sync::mpsc;
 
 use super::base::{Ground, sums_of};
-use super::hold::Hold;
+use super::hold::{self, Hold};
 use super::{FREE_ROUNDS, Mode, Round, Run};
 use crate::api::{Claim, PreparedBody, Refused, Sender, SyncAnswer};
 use crate::encode::{self, Plan};
@@ -40,8 +40,11 @@ impl Run<'_> {
         {
             return Ok(round);
         }
-        if self.round >= FREE_ROUNDS && mode != Mode::Push {
-            self.hold = Some(Hold::take(replica)?);
+        if self.round >= FREE_ROUNDS
+            && mode != Mode::Push
+            && let Some(most) = hold::time_for(self.quickest, self.round - FREE_ROUNDS)
+        {
+            self.hold = Some(Hold::take(replica, most)?);
         }
         let since = self.meta.mark;
         let snapshot = replica.snapshot(since.as_ref())?;

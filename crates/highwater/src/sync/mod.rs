@@ -95,6 +95,10 @@ pub(crate) struct Run<'a> {
     pub(crate) round: u32,
     /// The application's writes are held back.
     pub(crate) hold: Option<hold::Hold>,
+    /// How long the quickest round took.
+    pub(crate) quickest: Duration,
+    /// For how long they were, in all.
+    pub(crate) held: Duration,
     /// The merges that this sync led to.
     pub(crate) merges: Merges,
     /// What the metadata file holds, where that is known.
@@ -181,6 +185,8 @@ pub(crate) fn run(
         sums_checked: false,
         round: 0,
         hold: None,
+        quickest: Duration::MAX,
+        held: Duration::ZERO,
         merges: Merges::default(),
         saved,
         healing: false,
@@ -199,8 +205,10 @@ impl Run<'_> {
     fn rounds(&mut self, mode: Mode) -> Result<SyncOutcome> {
         for round in 0..ROUNDS {
             self.round = round;
+            let began = Instant::now();
             let done = self.round(mode);
-            self.hold = None;
+            self.quickest = self.quickest.min(began.elapsed());
+            self.held += self.hold.take().map_or(Duration::ZERO, |hold| hold.lasted());
             match done? {
                 Round::Done(action) => return Ok(self.outcome(action)),
                 Round::Again => {
@@ -247,6 +255,7 @@ impl Run<'_> {
             merged,
             conflicts,
             conflict_count,
+            held: self.held,
             elapsed: self.began.elapsed(),
         }
     }

@@ -34,6 +34,7 @@ fn an_application_that_writes_all_the_time_is_neither_starved_nor_starves_the_sy
     let pair = Pair::new("CREATE TABLE log(text TEXT); CREATE TABLE t(id INTEGER PRIMARY KEY, x TEXT)");
     let stop = AtomicBool::new(false);
     let (mut merged, mut busy, mut from_phone) = (0, 0, 0);
+    let mut held = Duration::ZERO;
     let writer = std::thread::scope(|scope| {
         let writer = scope.spawn(|| write(&pair.tablet, &stop));
         let began = Instant::now();
@@ -42,7 +43,10 @@ fn an_application_that_writes_all_the_time_is_neither_starved_nor_starves_the_sy
             pair.on_phone.execute("INSERT INTO t(x) VALUES (?1)", [format!("phone {from_phone}")]).unwrap();
             pair.phone.sync_blocking().unwrap();
             match pair.tablet.sync_blocking() {
-                Ok(outcome) => merged += u32::from(outcome.action == Action::Merged),
+                Ok(outcome) => {
+                    merged += u32::from(outcome.action == Action::Merged);
+                    held += outcome.held;
+                }
                 Err(error) => {
                     assert!(error.is_passing(), "{error}");
                     busy += 1;
@@ -52,7 +56,7 @@ fn an_application_that_writes_all_the_time_is_neither_starved_nor_starves_the_sy
         stop.store(true, Ordering::Relaxed);
         writer.join().unwrap()
     });
-    eprintln!("{merged} syncs merged and {busy} gave up; the writer: {writer:?}");
+    eprintln!("{merged} syncs merged and {busy} gave up; held back {held:?}; the writer: {writer:?}");
     assert!(merged > busy, "{merged} syncs merged and {busy} gave up");
     assert!(writer.rows > 200, "{writer:?}");
     assert!(writer.longest < Duration::from_secs(2), "{writer:?}");
@@ -60,4 +64,13 @@ fn an_application_that_writes_all_the_time_is_neither_starved_nor_starves_the_sy
     let counts = "SELECT count(*), count(DISTINCT text) FROM log";
     assert_eq!(query(&pair.on_phone, counts), [format!("{0}|{0}", writer.rows)]);
     assert_eq!(pair.all("SELECT count(DISTINCT x) FROM t"), [from_phone.to_string()]);
+}
+
+#[test]
+fn an_application_that_pauses_is_held_back_by_nothing_but_the_commit() {
+    let pair = Pair::new("CREATE TABLE t(id INTEGER PRIMARY KEY, x TEXT)");
+    let merged = pair.merge("INSERT INTO t(x) VALUES ('phone')", "INSERT INTO t(x) VALUES ('tablet')");
+    assert_eq!((merged.action, merged.held), (Action::Merged, Duration::ZERO));
+    let told = serde_json::to_value(&merged).unwrap();
+    assert!(told.get("held_ms").is_none(), "{told}");
 }
