@@ -36,6 +36,7 @@
 
 mod advance;
 mod log;
+mod passed;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -46,6 +47,7 @@ use highwater_ltx::{PageCount, PageNo, PageSize};
 use crate::error::Result;
 pub use advance::advance;
 use log::{Chain, FrameHeader, HeaderRead, LogFile, LogHeader, Stop};
+pub use passed::passed;
 
 /// How often reading is tried again when the log is restarted meanwhile.
 const ATTEMPTS: u32 = 5;

@@ -172,12 +172,24 @@ impl Run<'_> {
             let mut moved = sums.iter().filter(|(page, hash)| before.get(*page) != Some(*hash));
             moved.any(|(page, _)| before.get(page).is_some() && before.get(page) == here(page))
         });
-        if as_before || !as_they_say && !self.has_rows_of(base.position, ground)? {
+        if !self.log_passed(ground, &sums)?
+            && (as_before || !as_they_say && !self.has_rows_of(base.position, ground)?)
+        {
             return Ok(false);
         }
         // Without a mark, the server will make sure that the file is no earlier state.
         self.record(base, None, Some(&mut sums))?;
         Ok(true)
+    }
+
+    /// Whether the log proves that the file once was as `sums` say: a pull that was killed before it was noted is one of
+    /// its commits, even if each of its pages was written to since.
+    fn log_passed(&self, ground: &Ground, sums: &PageSums) -> Result<bool> {
+        let Some((mark, before)) = self.meta.mark.and_then(|mark| mark.wal).zip(ground.sums.as_ref()) else {
+            return Ok(false);
+        };
+        let moved = sums.iter().filter(|(page, hash)| before.get(*page) != Some(*hash)).collect();
+        Ok(highwater_pages::wal::passed(&self.files.wal, &mark, sums.page_count(), &moved)?)
     }
 
     /// Whether the file has every row of `newer`, and some that came after its own base: what a copy
