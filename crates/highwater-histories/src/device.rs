@@ -7,18 +7,22 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use highwater::{Builder, Database, DeviceId, SyncOutcome};
+use highwater::{Builder, Database, DeviceId, ErrorKind, TxId};
 use rusqlite::Connection;
 
+use crate::child::{Programs, killed_sync};
 use crate::contents::Contents;
-use crate::plan::{Beside, Moment, Plan, Trouble};
+use crate::plan::{Beside, Kill, Moment, Plan, Trouble};
 use crate::relay::{Pause, Relay};
+use crate::sdk::{Sdk, connect_beside};
 use crate::writer::Writer;
 
 /// A device.
 pub(crate) struct Device {
     pub(crate) path: PathBuf,
-    database: Database,
+    id: DeviceId,
+    client: Client,
+    own: Option<PathBuf>,
     /// Open from the beginning to the end. None: only while its file is exchanged.
     connection: Option<Connection>,
     pub(crate) writer: Writer,
@@ -26,11 +30,46 @@ pub(crate) struct Device {
     pub(crate) base: Arc<Contents>,
     /// The base at the time of the backup.
     backup: Option<Arc<Contents>>,
+    /// What its rows were after each of its transactions since the base. Of a libSQL device only, which may push a part.
+    pub(crate) states: Vec<Arc<Contents>>,
+}
+
+/// Who syncs its file.
+enum Client {
+    Native(Database),
+    Libsql(Box<Sdk>),
+}
+
+/// What a sync that succeeded told.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) moved: bool,
+    pub(crate) txid: Option<TxId>,
+    pub(crate) text: String,
+}
+
+/// What a sync that failed told.
+#[derive(Debug)]
+pub(crate) struct Unheard {
+    /// It is the network's fault, or its process was killed.
+    pub(crate) offline: bool,
+    pub(crate) text: String,
+}
+
+pub(crate) type Told = Result<Heard, Unheard>;
+
+fn told(result: highwater::Result<highwater::SyncOutcome>) -> Told {
+    match result {
+        Ok(outcome) => {
+            Ok(Heard { moved: outcome.changed(), txid: outcome.txid, text: format!("{:?}", outcome.action) })
+        }
+        Err(error) => Err(Unheard { offline: error.kind() == ErrorKind::Offline, text: error.to_string() }),
+    }
 }
 
 /// How a sync went, and what the application wrote meanwhile.
 pub(crate) struct Synced {
-    pub(crate) result: highwater::Result<SyncOutcome>,
+    pub(crate) result: Told,
     /// Its rows before the sync.
     pub(crate) before: Arc<Contents>,
     /// Its rows before and after the commit that happened during it.
@@ -38,13 +77,44 @@ pub(crate) struct Synced {
 }
 
 impl Device {
-    pub(crate) fn new(plan: &Plan, number: usize, folder: &Path, url: &str) -> Result<Self> {
+    pub(crate) fn new(
+        plan: &Plan,
+        number: usize,
+        folder: &Path,
+        url: &str,
+        programs: &Programs,
+    ) -> Result<Self> {
         let path = folder.join(format!("device-{number}.db"));
         let id = DeviceId(((u128::from(plan.seed) << 8) | u128::try_from(number + 1)?) << 64);
-        let database = Builder::new(&path).remote(url).device(id).timeout(Duration::ZERO).open()?;
-        let connection = Some(connect(&path, plan.page_size)?);
-        let writer = Writer::new(number, plan.reuse_ids);
-        Ok(Self { path, database, connection, writer, base: Arc::default(), backup: None })
+        let (client, connection) = if plan.libsql.contains(&number) {
+            let program = programs.libsql.as_ref().context("libSQL devices need the SDK's driver")?;
+            let mut sdk = Sdk::start(program, &path, url)?;
+            sdk.first_copy()?;
+            (Client::Libsql(Box::new(sdk)), connect_beside(&path)?)
+        } else {
+            let database = Builder::new(&path).remote(url).device(id).timeout(Duration::ZERO).open()?;
+            (Client::Native(database), connect(&path, plan.page_size)?)
+        };
+        Ok(Self {
+            path,
+            id,
+            client,
+            own: programs.own.clone(),
+            connection: Some(connection),
+            writer: Writer::new(number, plan.reuse_ids),
+            base: Arc::default(),
+            backup: None,
+            states: Vec::new(),
+        })
+    }
+
+    pub(crate) const fn is_libsql(&self) -> bool {
+        matches!(self.client, Client::Libsql(_))
+    }
+
+    /// Another connection of the application.
+    pub(crate) fn connect(&self) -> Result<Connection> {
+        if self.is_libsql() { connect_beside(&self.path) } else { connect(&self.path, 4096) }
     }
 
     pub(crate) fn connection(&self) -> Result<&Connection> {
@@ -57,35 +127,53 @@ impl Device {
 
     pub(crate) fn write(&mut self, seeds: &[u64]) -> Result<()> {
         let connection = self.connection.as_ref().context("the connection is closed")?;
-        self.writer.transaction(connection, seeds)
+        self.writer.transaction(connection, seeds)?;
+        self.note_state()
+    }
+
+    fn note_state(&mut self) -> Result<()> {
+        if self.is_libsql() {
+            let now = self.contents()?;
+            self.states.push(now);
+        }
+        Ok(())
     }
 
     pub(crate) fn change_schema(&mut self, seed: u64) -> Result<()> {
         let connection = self.connection.as_ref().context("the connection is closed")?;
-        self.writer.change_schema(connection, seed)
+        self.writer.change_schema(connection, seed)?;
+        self.note_state()
     }
 
     pub(crate) fn reopen(&mut self) -> Result<()> {
         self.connection = None;
-        self.connection = Some(connect(&self.path, 4096)?);
+        self.connection = Some(self.connect()?);
         Ok(())
     }
 
     pub(crate) fn sync(&mut self, trouble: &Trouble, relay: &Relay, name: &str) -> Result<Synced> {
         let before = self.contents()?;
+        let quiet = |result| Ok(Synced { result, before: Arc::clone(&before), during: None });
+        let database = match &mut self.client {
+            Client::Libsql(sdk) => return quiet(sdk.sync(trouble, relay, name)?),
+            Client::Native(database) => database.clone(),
+        };
+        if matches!(trouble.kill, Some(Kill::Step(_) | Kill::Moment(_) | Kill::After(_))) {
+            let program = self.own.as_ref().context("kills need the program that runs them")?;
+            return quiet(killed_sync(program, (&self.path, self.id), trouble, (relay, name))?);
+        }
         let Some((moment, seeds)) = &trouble.commit else {
             relay.order(name, trouble.request, trouble.fault, None);
-            let result = self.database.sync_blocking();
+            let result = told(database.sync_blocking());
             relay.order(name, 0, None, None);
-            return Ok(Synced { result, before, during: None });
+            return quiet(result);
         };
         let (reached, moments) = channel();
         relay.order(name, trouble.request, trouble.fault, Some((*moment, Pause { reached })));
-        let database = self.database.clone();
         let mut during = None;
         let result = std::thread::scope(|scope| -> Result<_> {
             let syncing = scope.spawn(|| {
-                let result = database.sync_blocking();
+                let result = told(database.sync_blocking());
                 // Nobody waits for a moment that did not come.
                 relay.order(name, 0, None, None);
                 result

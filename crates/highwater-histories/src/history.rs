@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use highwater::{At, ErrorKind, FrameNo, Generation, Place, RemoteDatabase, TxId};
-use highwater_wire::{MergePolicy, MergeRecord};
+use highwater::{At, RemoteDatabase, TxId};
+use highwater_wire::MergeRecord;
 
 use crate::contents::{Contents, tokens};
-use crate::device::{Device, Synced, connect};
-use crate::lab::Lab;
-use crate::oracle::{Debt, Merge};
-use crate::plan::{Action, Beside, Plan, Trouble};
+use crate::device::{Device, connect};
+use crate::lab::{Lab, Place as Spot};
+use crate::oracle::Debt;
+use crate::plan::{Action, Beside, Kill, Plan, Trouble};
 use crate::relay::Relay;
 
 /// A promise that was broken.
@@ -69,7 +69,7 @@ pub fn run(lab: &mut Lab, plan: &Plan) -> Result<Quiet, Box<Failure>> {
     };
     let ended = history.steps(&plan.steps).and_then(|()| history.come_to_rest());
     let trace = std::mem::take(&mut history.trace);
-    history.relay.forget(&history.name);
+    history.relay.forget(&history.spot.name);
     match ended {
         Ok(state) => Ok(Quiet { state, merges: history.merges, conflicts: history.conflicts, trace }),
         Err(Broken { kind, message }) => Err(Box::new(Failure { kind, message, trace })),
@@ -79,20 +79,21 @@ pub fn run(lab: &mut Lab, plan: &Plan) -> Result<Quiet, Box<Failure>> {
 pub(crate) struct History<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) relay: Relay,
-    pub(crate) name: String,
-    pub(crate) folder: tempfile::TempDir,
+    pub(crate) spot: Spot,
     pub(crate) devices: Vec<Device>,
     /// The rows that the server has.
     pub(crate) head: Arc<Contents>,
     /// The number of that in the log.
-    txid: Option<TxId>,
+    pub(crate) txid: Option<TxId>,
+    /// All that the server ever had, for devices that stop on the way.
+    pub(crate) past: Vec<Arc<Contents>>,
     /// Requests that are late: of whom, and with which base and rows.
     late: Vec<(usize, Arc<Contents>, Arc<Contents>)>,
     pub(crate) debts: Vec<Debt>,
     /// Rows that merges of a device did not apply, and that it still has.
-    refused: BTreeMap<usize, BTreeSet<String>>,
-    vacuumed: bool,
-    merges: usize,
+    pub(crate) refused: BTreeMap<usize, BTreeSet<String>>,
+    pub(crate) vacuumed: bool,
+    pub(crate) merges: usize,
     conflicts: usize,
     restored: usize,
     pub(crate) trace: Vec<String>,
@@ -100,23 +101,17 @@ pub(crate) struct History<'a> {
 
 impl<'a> History<'a> {
     fn new(lab: &mut Lab, plan: &'a Plan) -> Result<Self> {
-        let (relay, name, folder) = lab.place(plan.server)?;
-        relay.add_header(&name, &format!("highwater-policy: {}", plan.policy));
-        let url = relay.url(&name);
-        let devices = (0..plan.devices).map(|number| Device::new(plan, number, folder.path(), &url));
-        let devices: Vec<Device> = devices.collect::<Result<_>>()?;
-        if let Some(first) = devices.first() {
-            let sql: String = plan.features.iter().map(|feature| feature.sql()).collect();
-            first.connection()?.execute_batch(&format!("BEGIN; {sql}; COMMIT")).context("the schema")?;
-        }
+        let spot = lab.place(plan.server)?;
+        let relay = spot.relay.clone();
+        relay.add_header(&spot.name, &format!("highwater-policy: {}", plan.policy));
         let mut history = Self {
             plan,
             relay,
-            name,
-            folder,
-            devices,
+            spot,
+            devices: Vec::new(),
             head: Arc::default(),
             txid: None,
+            past: Vec::new(),
             late: Vec::new(),
             debts: Vec::new(),
             refused: BTreeMap::new(),
@@ -127,16 +122,27 @@ impl<'a> History<'a> {
             trace: Vec::new(),
         };
         history.trace.push(format!(
-            "{} devices, pages of {} bytes, {}, {:?}{}",
+            "{} devices{}, pages of {} bytes, {}, {:?}{}",
             plan.devices,
+            if plan.libsql.is_empty() { String::new() } else { format!(" (libSQL's: {:?})", plan.libsql) },
             plan.page_size,
             plan.policy,
             plan.features,
             if plan.reuse_ids { ", ids are used again" } else { "" }
         ));
         // Everybody starts from the same empty tables.
-        for device in 0..plan.devices {
-            history.sync(device, &Trouble::default()).map_err(|broken| anyhow::anyhow!(broken.message))?;
+        for number in 0..plan.devices {
+            let url = history.relay.url(&history.spot.name);
+            let spot = &history.spot;
+            let mut device = Device::new(plan, number, spot.folder.path(), &url, &spot.programs)?;
+            if number == 0 {
+                let sql: String = plan.features.iter().map(|feature| feature.sql()).collect();
+                device.connection()?.execute_batch(&format!("BEGIN; {sql}; COMMIT")).context("the schema")?;
+            } else if device.is_libsql() {
+                device.base = device.contents()?;
+            }
+            history.devices.push(device);
+            history.sync(number, &Trouble::default()).map_err(|broken| anyhow::anyhow!(broken.message))?;
         }
         Ok(history)
     }
@@ -195,172 +201,59 @@ impl<'a> History<'a> {
 
     /// One sync, and whether it came to what the rules say. Returns whether anything moved.
     pub(crate) fn sync(&mut self, number: usize, trouble: &Trouble) -> Result<bool, Broken> {
-        let (relay, name) = (self.relay.clone(), self.name.clone());
-        let synced = self.device(number)?.sync(trouble, &relay, &name)?;
+        let (relay, name) = (self.relay.clone(), self.spot.name.clone());
+        let doomed = match trouble.kill {
+            Some(Kill::Server(step)) => self.spot.stand().doomed(self.spot.own()?, step)?,
+            Some(Kill::Restart) => {
+                self.spot.stand().restart()?;
+                None
+            }
+            _ => None,
+        };
+        let synced = self.device(number)?.sync(trouble, &relay, &name);
+        if let Some(mut server) = doomed {
+            let died = server.0.try_wait().is_ok_and(|status| status.is_some());
+            server.kill();
+            self.spot.stand().restart()?;
+            self.say(
+                number,
+                if died { "the server died" } else { "the server was never there where it dies" },
+            );
+        }
+        let synced = synced?;
         self.trace.extend(relay.said(&name));
         self.take_trace(number)?;
-        let faulty = trouble.fault.is_some();
+        let killed = trouble.kill.filter(|kill| *kill != Kill::Restart);
+        let faulty = trouble.fault.is_some() || killed.is_some();
         let text = match &synced.result {
-            Ok(outcome) => format!("{:?}, txid {:?}", outcome.action, outcome.txid.map(|txid| txid.0)),
-            Err(error) => format!("{error}"),
+            Ok(heard) => format!("{}, txid {:?}", heard.text, heard.txid.map(|txid| txid.0)),
+            Err(unheard) => unheard.text.clone(),
         };
         let fault = trouble
             .fault
             .map_or_else(String::new, |fault| format!(" ({fault:?}, request {})", trouble.request));
-        self.say(number, &format!("sync{fault}: {text}"));
-        if let Err(error) = &synced.result
-            && !(faulty && error.kind() == ErrorKind::Offline)
+        let kill = trouble.kill.map_or_else(String::new, |kill| format!(" ({kill:?} killed)"));
+        self.say(number, &format!("sync{fault}{kill}: {text}"));
+        if let Err(unheard) = &synced.result
+            && !(faulty && (unheard.offline || self.device(number)?.is_libsql()))
         {
-            return broken("refused", format!("device {number}: {error}"));
+            return broken("refused", format!("device {number}: {}", unheard.text));
         }
         if self.relay.late(&name) > self.late.len() {
             let base = Arc::clone(&self.device(number)?.base);
             self.late.push((number, base, Arc::clone(&synced.before)));
         }
-        let changed = synced.result.as_ref().is_ok_and(highwater::SyncOutcome::changed);
-        self.judge(number, &synced, faulty)?;
+        if self.device(number)?.is_libsql() {
+            return self.judge_libsql(number, &synced);
+        }
+        let changed = synced.result.as_ref().is_ok_and(|heard| heard.moved);
+        self.judge(number, &synced, faulty, matches!(killed, Some(Kill::Server(_))))?;
         Ok(changed)
-    }
-
-    fn judge(&mut self, number: usize, synced: &Synced, faulty: bool) -> Result<(), Broken> {
-        let after = self.device(number)?.contents()?;
-        let plain = synced.result.as_ref().ok().filter(|_| !faulty && synced.during.is_none());
-        let (head, txid) = match plain {
-            Some(outcome) => (Arc::clone(&after), outcome.txid),
-            None => self.read_head()?,
-        };
-        // A commit after the answer was applied is for the next sync.
-        let (last, later) = match &synced.during {
-            Some((found, written)) if *found == synced.before => (written, None),
-            Some((found, written)) => (&synced.before, Some((found, written))),
-            None => (&synced.before, None),
-        };
-        let base = Arc::clone(&self.device(number)?.base);
-        let mut stages = self.stages(txid)?;
-        stages.push(Arc::clone(&head));
-        let accepted = self.relay.accepted(&self.name);
-        let new = accepted.iter().filter(|(number, _)| Some(*number) > self.txid.map(|txid| txid.0));
-        let pushes: BTreeMap<u64, bool> = new.copied().collect();
-        // What the server took in: the rows before the commit during the sync, or after it. A request that was sent
-        // after it may still carry what was read before it.
-        let late = pushes.values().filter(|later| **later).count();
-        let first = pushes.len() - late;
-        let locals = |with: usize| -> Vec<&Arc<Contents>> {
-            (0..pushes.len()).map(|at| if at >= first + with { last } else { &synced.before }).collect()
-        };
-        let mut taken = locals(0);
-        let refused = self.refused.get(&number).cloned().unwrap_or_default();
-        let debts = if taken.is_empty() {
-            // Nothing came from here, and so nothing must have changed there.
-            self.check(&base, &base, &self.head, &head, &refused)
-        } else {
-            let mut debts = self.check_all(&base, &taken, &stages, &refused);
-            // What was not sent would seem to be lost.
-            for without in (1..=late).filter(|_| *last != synced.before) {
-                let other = locals(without);
-                let found = self.check_all(&base, &other, &stages, &refused);
-                let better =
-                    |found: &Vec<Debt>| debts.as_ref().map_or(true, |debts| found.len() < debts.len());
-                if found.as_ref().is_ok_and(better) {
-                    (debts, taken) = (found, other);
-                }
-            }
-            debts
-        };
-        let local = Arc::clone(taken.last().unwrap_or(&&base));
-        let debts =
-            debts.map_err(|error| Broken { kind: "merge", message: format!("device {number}: {error}") })?;
-        if *local != *base && *base != *self.head {
-            self.merges += 1;
-        }
-        (self.head, self.txid) = (Arc::clone(&head), txid);
-        let caught_up =
-            after == head || later.is_some_and(|(found, written)| *found == head && *written == after);
-        let refused = self.refused.entry(number).or_default();
-        refused.extend(debts.iter().filter_map(|debt| debt.refused.clone()));
-        if caught_up {
-            refused.clear();
-        }
-        self.debts.extend(debts);
-        if synced.result.is_ok() && !caught_up && !(head == local && after == *last) {
-            return broken(
-                "behind",
-                format!(
-                    "device {number}: its sync succeeded, and it does not have the server's rows: {}",
-                    after.difference(&head)
-                ),
-            );
-        }
-        if synced.result.is_err() && !caught_up && after != *last {
-            return broken(
-                "half",
-                format!(
-                    "device {number}: its sync failed, and its rows are not what they were: {}",
-                    last.difference(&after)
-                ),
-            );
-        }
-        self.device(number)?.base = if caught_up { head } else { local };
-        Ok(())
-    }
-
-    /// Several merges, one after the other.
-    fn check_all(
-        &self,
-        base: &Arc<Contents>,
-        locals: &[&Arc<Contents>],
-        stages: &[Arc<Contents>],
-        refused: &BTreeSet<String>,
-    ) -> Result<Vec<Debt>, String> {
-        let (mut base, mut head, mut debts) = (base, &self.head, Vec::new());
-        let mut refused = refused.clone();
-        if locals.len() != stages.len() {
-            return Err(format!("one sync is {} pushes", stages.len()));
-        }
-        for (local, result) in locals.iter().zip(stages) {
-            let found = self.check(base, local, head, result, &refused)?;
-            refused.extend(found.iter().filter_map(|debt| debt.refused.clone()));
-            debts.extend(found);
-            (base, head) = (local, result);
-        }
-        Ok(debts)
-    }
-
-    fn check(
-        &self,
-        base: &Contents,
-        local: &Contents,
-        head: &Contents,
-        result: &Contents,
-        refused: &BTreeSet<String>,
-    ) -> Result<Vec<Debt>, String> {
-        if self.plan.reuse_ids {
-            return Ok(Vec::new());
-        }
-        let last_wins = self.plan.policy == MergePolicy::LastPushWins;
-        Merge { base, local, head, result, last_wins, vacuumed: self.vacuumed, refused }.check()
-    }
-
-    /// The server's rows at the positions after the last known head and before `until`.
-    fn stages(&mut self, until: Option<TxId>) -> Result<Vec<Arc<Contents>>> {
-        let (Some(from), Some(until)) = (self.txid, until) else { return Ok(Vec::new()) };
-        if until.0 <= from.0 + 1 {
-            return Ok(Vec::new());
-        }
-        let log = RemoteDatabase::new(&self.relay.url(&self.name), None)?.log_blocking(None, 1000)?;
-        let between = log.entries.iter().filter(|entry| entry.txid > from.0 && entry.txid < until.0);
-        between
-            .map(|entry| {
-                let (generation, frame) = (entry.position.generation, entry.position.frame);
-                let place = Place { generation: Generation(generation), frame: FrameNo(frame) };
-                Ok(self.read_at(At::Place(place))?.0)
-            })
-            .collect()
     }
 
     /// Requests that arrive late change nothing that their device has not brought to the server since.
     pub(crate) fn deliver(&mut self) -> Result<(), Broken> {
-        while self.relay.deliver_one(&self.name)? {
+        while self.relay.deliver_one(&self.spot.name)? {
             let (head, txid) = self.read_head()?;
             let (number, base, local) = if self.late.is_empty() { break } else { self.late.remove(0) };
             self.say(number, &format!("a late request arrives: txid {:?}", txid.map(|txid| txid.0)));
@@ -373,8 +266,7 @@ impl<'a> History<'a> {
             let refused = self.refused.get(&number).cloned().unwrap_or_default();
             match self.check(&base, &local, &self.head, &head, &refused) {
                 Ok(debts) => {
-                    let refused = self.refused.entry(number).or_default();
-                    refused.extend(debts.iter().filter_map(|debt| debt.refused.clone()));
+                    self.note_refused(number, &debts);
                     self.debts.extend(debts);
                 }
                 Err(error) => return broken("merge", format!("device {number}, late: {error}")),
@@ -388,18 +280,18 @@ impl<'a> History<'a> {
     /// Restores the server's database into a new file.
     pub(crate) fn restored(&mut self, at: At) -> Result<(PathBuf, TxId)> {
         self.restored += 1;
-        let out = self.folder.path().join(format!("head-{}.db", self.restored));
+        let out = self.spot.folder.path().join(format!("head-{}.db", self.restored));
         // Not through the relay's orders: they are over.
-        let remote = RemoteDatabase::new(&self.relay.url(&self.name), None)?;
+        let remote = RemoteDatabase::new(&self.relay.url(&self.spot.name), None)?;
         let restored = remote.restore_blocking(&out, at, |_| ())?;
         Ok((out, restored.txid))
     }
 
-    fn read_head(&mut self) -> Result<(Arc<Contents>, Option<TxId>)> {
+    pub(crate) fn read_head(&mut self) -> Result<(Arc<Contents>, Option<TxId>)> {
         self.read_at(At::Head)
     }
 
-    fn read_at(&mut self, at: At) -> Result<(Arc<Contents>, Option<TxId>)> {
+    pub(crate) fn read_at(&mut self, at: At) -> Result<(Arc<Contents>, Option<TxId>)> {
         let (path, txid) = self.restored(at)?;
         let connection = connect(&path, self.plan.page_size)?;
         Ok((Arc::new(Contents::read(&connection)?), Some(txid)))
@@ -407,7 +299,7 @@ impl<'a> History<'a> {
 
     /// All merges' records, and every word in them that a debt may ask for.
     pub(crate) fn records(&mut self) -> Result<BTreeSet<String>> {
-        let path = format!("/{}/v1/conflicts?all=1&limit=1000", self.name);
+        let path = format!("/{}/v1/conflicts?all=1&limit=1000", self.spot.name);
         let body = self.relay.get(&path)?;
         let page: highwater_wire::ConflictPage = serde_json::from_slice(&body)
             .with_context(|| format!("the records: {}", String::from_utf8_lossy(&body)))?;

@@ -5,25 +5,26 @@
 //! |---|---|
 //! | [`plan`] | a history from a seed, and parts of it |
 //! | [`schema`], `writer`, `definitions` | every kind of table, and random statements on them |
-//! | `device`, [`relay`], [`lab`] | the application and client, the network, the server |
+//! | `device`, `sdk`, [`relay`], [`lab`] | the application with its client or libSQL's, the network, the server |
+//! | [`child`] | processes that are killed: a client's sync, a server |
 //! | [`contents`], [`oracle`] | the rows, and whether a merge of them followed the rules |
-//! | [`history`], `rest` | the steps, and the end |
+//! | [`history`], `judge`, `rest` | the steps, what a sync came to, and the end |
 //! | [`shrink`] | what of a history makes it fail |
-//!
-//! What it does not do: processes that are killed (the tests of `highwater-cli` do), and clients of libSQL
-//! (`interop`).
 
+pub mod child;
 pub mod contents;
 mod definitions;
 mod device;
 mod dice;
 pub mod history;
+mod judge;
 pub mod lab;
 pub mod oracle;
 pub mod plan;
 pub mod relay;
 mod rest;
 pub mod schema;
+mod sdk;
 pub mod shrink;
 mod writer;
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a program that tells what it found")]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -9,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use highwater_histories::child::{self, Programs};
 use highwater_histories::history::{Failure, run};
 use highwater_histories::lab::Lab;
 use highwater_histories::plan::{Plan, Selection, Size};
 use highwater_histories::shrink::shrink;
+use highwater_wire::MergePolicy;
 
 /// Random histories of several devices, and what must hold when all is quiet
 #[derive(Debug, Parser)]
@@ -56,6 +59,21 @@ enum Command {
         #[command(flatten)]
         shape: Shape,
     },
+    /// One sync, in a process that may be killed
+    #[command(name = child::SYNC, hide = true)]
+    ChildSync {
+        path: PathBuf,
+        url: String,
+        #[arg(value_parser = hexadecimal)]
+        device: u128,
+    },
+    /// A server, in a process that may be killed
+    #[command(name = child::SERVE, hide = true)]
+    ChildServe { store: PathBuf, max_files: u32, policy: MergePolicy },
+}
+
+fn hexadecimal(text: &str) -> Result<u128, std::num::ParseIntError> {
+    u128::from_str_radix(text, 16)
 }
 
 #[derive(Debug, Clone, Args)]
@@ -66,15 +84,34 @@ struct Shape {
     /// How many steps at most
     #[arg(long, default_value_t = 30)]
     steps: usize,
+    /// Of a hundred syncs, so many are killed or meet a server that is
+    #[arg(long, default_value_t = 0)]
+    kills: usize,
+    /// Some devices are libSQL's: the program `libsql-client` that `interop/run` builds
+    #[arg(long, value_name = "PROGRAM")]
+    libsql: Option<PathBuf>,
 }
 
 impl Shape {
     fn size(&self) -> Size {
-        Size { devices: self.devices.0..=self.devices.1, steps: self.steps }
+        let (kills, libsql) = (self.kills, self.libsql.is_some());
+        Size { devices: self.devices.0..=self.devices.1, steps: self.steps, kills, libsql }
+    }
+
+    fn programs(&self) -> Result<Programs> {
+        let own = if self.kills > 0 { Some(std::env::current_exe()?) } else { None };
+        Ok(Programs { own, libsql: self.libsql.clone() })
     }
 
     fn arguments(&self) -> String {
-        format!("--devices {}-{} --steps {}", self.devices.0, self.devices.1, self.steps)
+        let mut text = format!("--devices {}-{} --steps {}", self.devices.0, self.devices.1, self.steps);
+        if self.kills > 0 {
+            text += &format!(" --kills {}", self.kills);
+        }
+        if let Some(program) = &self.libsql {
+            text += &format!(" --libsql {}", program.display());
+        }
+        text
     }
 }
 
@@ -93,11 +130,19 @@ fn main() -> Result<ExitCode> {
             many.run(jobs)
         }
         Command::Replay { seed, only, shape } => replay(seed, &only, &shape),
+        Command::ChildSync { path, url, device } => {
+            println!("{}", child::sync(&path, &url, device)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::ChildServe { store, max_files, policy } => {
+            child::serve(&store, max_files, policy)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
 fn replay(seed: u64, only: &Selection, shape: &Shape) -> Result<ExitCode> {
-    let mut lab = Lab::new()?;
+    let mut lab = Lab::new(shape.programs()?)?;
     let plan = Plan::new(seed, &shape.size()).cut_to(only);
     match run(&mut lab, &plan) {
         Ok(quiet) => {
@@ -159,7 +204,7 @@ impl Many {
     }
 
     fn work(&self, tally: &Tally) -> Result<()> {
-        let mut lab = Lab::new()?;
+        let mut lab = Lab::new(self.shape.programs()?)?;
         while !tally.stop.load(Ordering::Relaxed) {
             let offset = tally.next.fetch_add(1, Ordering::Relaxed);
             if offset >= self.count {

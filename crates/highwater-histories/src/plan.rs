@@ -17,11 +17,15 @@ pub struct Size {
     pub devices: RangeInclusive<usize>,
     /// How many steps, at most.
     pub steps: usize,
+    /// Of a hundred syncs, so many are killed or meet a server that is.
+    pub kills: usize,
+    /// Whether some of the devices are libSQL's.
+    pub libsql: bool,
 }
 
 impl Default for Size {
     fn default() -> Self {
-        Self { devices: 2..=5, steps: 30 }
+        Self { devices: 2..=5, steps: 30, kills: 0, libsql: false }
     }
 }
 
@@ -47,9 +51,26 @@ pub enum Moment {
     AfterServer,
 }
 
+/// Who dies during a sync, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kill {
+    /// The client's process, at the n-th named step that it passes.
+    Step(u32),
+    /// The client's process, when a request is there.
+    Moment(Moment),
+    /// The client's process, after so many microseconds.
+    After(u64),
+    /// The server's process, at the n-th named step that it passes; it is started again after the sync.
+    Server(u32),
+    /// The server is stopped and started again before the sync.
+    Restart,
+}
+
 /// What else happens during a sync.
 #[derive(Debug, Clone, Default)]
 pub struct Trouble {
+    /// Who dies. Then there is no other trouble.
+    pub kill: Option<Kill>,
     /// Which request of the sync, counted from 0.
     pub request: usize,
     /// What becomes of it.
@@ -116,6 +137,8 @@ pub struct Plan {
     pub features: Vec<Feature>,
     /// Whether ids of deleted rows are used again, so that an id does not tell rows apart.
     pub reuse_ids: bool,
+    /// Devices that are libSQL's: neither backups nor VACUUM there, and no commits during a sync.
+    pub libsql: BTreeSet<usize>,
     /// The steps.
     pub steps: Vec<Step>,
 }
@@ -136,8 +159,17 @@ impl Plan {
         let restore = if dice.chance(25) { 4 } else { 0 };
         let late = if dice.chance(25) { 4 } else { 0 };
         let count = dice.between(size.steps / 3, size.steps);
-        let mut plan =
-            Self { seed, devices, page_size, policy, server, features, reuse_ids, steps: Vec::new() };
+        let mut plan = Self {
+            seed,
+            devices,
+            page_size,
+            policy,
+            server,
+            features,
+            reuse_ids,
+            libsql: BTreeSet::new(),
+            steps: Vec::new(),
+        };
         plan.steps.push(Step { device: 0, action: Action::Write((0..8).map(|_| dice.roll()).collect()) });
         plan.steps
             .extend((0..devices).map(|device| Step { device, action: Action::Sync(Trouble::default()) }));
@@ -162,7 +194,62 @@ impl Plan {
             };
             plan.steps.push(Step { device, action });
         }
+        // Dice of their own: without kills and libSQL a seed means the same history as ever.
+        let mut dice = Dice::new(!seed);
+        if size.libsql {
+            plan.with_libsql(&mut dice);
+        }
+        if size.kills > 0 {
+            plan.with_kills(size.kills, &mut dice);
+        }
         plan
+    }
+
+    /// Some devices become libSQL's; the first one never, since it makes the schema.
+    fn with_libsql(&mut self, dice: &mut Dice) {
+        self.libsql.extend((1..self.devices).filter(|_| dice.chance(50)));
+        if self.libsql.is_empty() && self.devices > 1 {
+            self.libsql.insert(1);
+        }
+        self.page_size = 4096;
+        // Their requests name no policy.
+        self.policy = crate::lab::policy(self.server);
+        let libsql = &self.libsql;
+        self.steps.retain(|step| {
+            let native = !libsql.contains(&step.device);
+            native || !matches!(step.action, Action::Vacuum | Action::Backup | Action::Restore(_))
+        });
+        for step in &mut self.steps {
+            if let Action::Sync(trouble) = &mut step.action
+                && self.libsql.contains(&step.device)
+            {
+                trouble.commit = None;
+                if trouble.fault == Some(Fault::Late) {
+                    trouble.fault = Some(Fault::Lost);
+                }
+            }
+        }
+    }
+
+    fn with_kills(&mut self, share: usize, dice: &mut Dice) {
+        let first = self.devices + 1;
+        for step in self.steps.iter_mut().skip(first) {
+            let Action::Sync(trouble) = &mut step.action else { continue };
+            if !dice.chance(share) || self.reuse_ids {
+                continue;
+            }
+            let moment = if dice.chance(50) { Moment::BeforeServer } else { Moment::AfterServer };
+            let steps = u32::try_from(dice.between(1, 16)).unwrap_or(1);
+            let kill = match dice.weighted(&[40, 20, 15, 20, 5]) {
+                0 if self.libsql.contains(&step.device) => Kill::After(u64::from(steps) * 400),
+                0 => Kill::Step(steps),
+                1 => Kill::Moment(moment),
+                2 => Kill::After(u64::try_from(dice.between(500, 15_000)).unwrap_or(500)),
+                3 => Kill::Server(steps),
+                _ => Kill::Restart,
+            };
+            *trouble = Trouble { kill: Some(kill), request: trouble.request, fault: None, commit: None };
+        }
     }
 
     /// The history with only what is selected.
@@ -183,7 +270,7 @@ impl Plan {
                 Action::Write(seeds) => keep(seeds),
                 Action::Sync(trouble) => {
                     if !units.contains(&(at, TROUBLE)) {
-                        trouble.fault = None;
+                        (trouble.fault, trouble.kill) = (None, None);
                     }
                     if let Some((_, seeds)) = &mut trouble.commit
                         && !keep(seeds)
@@ -209,7 +296,7 @@ impl Plan {
             let parts = match &step.action {
                 Action::Write(seeds) => seeds.len(),
                 Action::Sync(trouble) => {
-                    if trouble.fault.is_some() {
+                    if trouble.fault.is_some() || trouble.kill.is_some() {
                         units.insert((at, TROUBLE));
                     }
                     trouble.commit.as_ref().map_or(0, |(_, seeds)| seeds.len())
@@ -242,7 +329,7 @@ fn trouble(dice: &mut Dice, late: bool) -> Trouble {
         let moment = if dice.chance(50) { Moment::BeforeServer } else { Moment::AfterServer };
         (moment, statements(dice))
     });
-    Trouble { request: dice.weighted(&[75, 20, 5]), fault, commit }
+    Trouble { kill: None, request: dice.weighted(&[75, 20, 5]), fault, commit }
 }
 
 /// A step's number, and which part of it: 0 the step itself, 1… its statements.

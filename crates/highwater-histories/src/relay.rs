@@ -1,10 +1,10 @@
 //! Stands between the devices and the server, and does to requests and answers what bad networks do.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::plan::{Fault, Moment};
 
@@ -36,8 +36,18 @@ pub(crate) struct Pause {
 #[derive(Debug, Clone)]
 pub struct Relay {
     addr: SocketAddr,
-    server: SocketAddr,
+    server: Arc<Mutex<SocketAddr>>,
     orders: Arc<Mutex<HashMap<String, Orders>>>,
+    open: Arc<(Mutex<Open>, Condvar)>,
+}
+
+/// Connections, numbered as they come.
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    open: BTreeSet<u64>,
+    /// Of the last one.
+    port: u16,
 }
 
 impl Relay {
@@ -47,18 +57,68 @@ impl Relay {
     /// When no socket can be had.
     pub fn start(server: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let relay = Self { addr: listener.local_addr()?, server, orders: Arc::default() };
+        let relay = Self {
+            addr: listener.local_addr()?,
+            server: Arc::new(Mutex::new(server)),
+            orders: Arc::default(),
+            open: Arc::default(),
+        };
         let serving = relay.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let relay = serving.clone();
+                let port = client.peer_addr().map_or(0, |addr| addr.port());
+                let number = relay.begun(port);
                 std::thread::spawn(move || {
                     // Broken connections are the purpose.
                     let _ = relay.serve(client);
+                    relay.ended(number);
                 });
             }
         });
         Ok(relay)
+    }
+
+    fn begun(&self, port: u16) -> u64 {
+        let mut all = self.open.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = all.next;
+        all.next += 1;
+        all.port = port;
+        all.open.insert(number);
+        self.open.1.notify_all();
+        number
+    }
+
+    fn ended(&self, number: u64) {
+        self.open.0.lock().unwrap_or_else(PoisonError::into_inner).open.remove(&number);
+        self.open.1.notify_all();
+    }
+
+    /// How many connections there were.
+    pub(crate) fn connections(&self) -> u64 {
+        self.open.0.lock().unwrap_or_else(PoisonError::into_inner).next
+    }
+
+    /// Waits until a killed process's connections, made since there were so many, have nothing more to say: what it sent
+    /// whole has been answered.
+    pub(crate) fn wait_for_the_end_of(&self, since: u64) -> io::Result<()> {
+        // Connections are accepted in their order, so this one comes after all of the dead.
+        let last = TcpStream::connect(self.addr)?;
+        let port = last.local_addr()?.port();
+        let mut all = self.open.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while all.port != port || all.open.range(since..all.next - 1).next().is_some() {
+            all = self.open.1.wait(all).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    /// From now on this is the server.
+    pub(crate) fn point(&self, server: SocketAddr) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
+    }
+
+    fn server(&self) -> SocketAddr {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where devices find the database.
@@ -122,7 +182,7 @@ impl Relay {
         };
         let request = late.remove(0);
         drop(all);
-        let mut server = TcpStream::connect(self.server)?;
+        let mut server = TcpStream::connect(self.server())?;
         server.write_all(&request)?;
         read_message(&mut server, &mut Vec::new())?;
         Ok(true)
@@ -133,8 +193,8 @@ impl Relay {
     /// # Errors
     /// When the server cannot be reached.
     pub fn get(&self, path: &str) -> io::Result<Vec<u8>> {
-        let mut server = TcpStream::connect(self.server)?;
-        write!(server, "GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.server)?;
+        let mut server = TcpStream::connect(self.server())?;
+        write!(server, "GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.addr)?;
         let answer = read_message(&mut server, &mut Vec::new())?;
         Ok(body_of(&answer))
     }
@@ -174,7 +234,8 @@ impl Relay {
 
     fn serve(&self, mut client: TcpStream) -> io::Result<()> {
         client.set_nodelay(true)?;
-        let mut server = TcpStream::connect(self.server)?;
+        let mut addr = self.server();
+        let mut server = TcpStream::connect(addr)?;
         server.set_nodelay(true)?;
         let (mut from_client, mut from_server) = (Vec::new(), Vec::new());
         loop {
@@ -188,6 +249,12 @@ impl Relay {
                 Some((Moment::AfterServer, pause)) => (None, Some(pause)),
                 None => (None, None),
             };
+            if addr != self.server() {
+                addr = self.server();
+                server = TcpStream::connect(addr)?;
+                server.set_nodelay(true)?;
+                from_server.clear();
+            }
             wait(before);
             match fault {
                 Some(Fault::Lost) => {

@@ -23,7 +23,7 @@ impl History<'_> {
         // Connections that kept their schema read and write the right tables.
         for number in 0..self.plan.devices {
             let device = self.device(number)?;
-            let fresh = Contents::read(&connect(&device.path, 4096)?)?;
+            let fresh = Contents::read(&device.connect()?)?;
             if *device.contents()? != fresh {
                 return broken(
                     "schema",
@@ -38,7 +38,8 @@ impl History<'_> {
         let connection = connect(&path, self.plan.page_size)?;
         sound(&connection, &self.plan.features)?;
         self.pay_debts()?;
-        let state = highwater::RemoteDatabase::new(&self.relay.url(&self.name), None)?.info_blocking()?;
+        let state =
+            highwater::RemoteDatabase::new(&self.relay.url(&self.spot.name), None)?.info_blocking()?;
         Ok(state.head.state.clone())
     }
 
@@ -47,6 +48,10 @@ impl History<'_> {
             let mut moved = false;
             for number in 0..self.plan.devices {
                 moved |= self.sync(number, &Trouble::default())?;
+                if self.plan.libsql.contains(&number) {
+                    // The first pushed, or this one finds nothing more.
+                    moved |= self.sync(number, &Trouble::default())?;
+                }
             }
             if !moved {
                 return Ok(());

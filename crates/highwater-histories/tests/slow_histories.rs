@@ -12,6 +12,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use highwater_histories::child::Programs;
 use highwater_histories::history::run;
 use highwater_histories::lab::Lab;
 use highwater_histories::plan::{Plan, Size};
@@ -27,7 +28,7 @@ fn all_are_well(seeds: std::ops::Range<u64>, size: &Size, arguments: &str) {
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                let mut lab = Lab::new().unwrap();
+                let mut lab = Lab::new(Programs::default()).unwrap();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= seeds.end {
@@ -52,7 +53,7 @@ fn all_are_well(seeds: std::ops::Range<u64>, size: &Size, arguments: &str) {
 
 #[test]
 fn a_device_alone_with_a_bad_network_and_old_copies_loses_nothing() {
-    let size = Size { devices: 1..=1, steps: 30 };
+    let size = Size { devices: 1..=1, ..Size::default() };
     all_are_well(1..1 + rounds(60), &size, "--devices 1-1 --steps 30");
 }
 
@@ -64,7 +65,7 @@ fn devices_that_all_write_end_with_the_same_pages_and_every_row_once_or_in_a_rec
 
 #[test]
 fn the_same_seed_ends_in_the_same_state() {
-    let mut lab = Lab::new().unwrap();
+    let mut lab = Lab::new(Programs::default()).unwrap();
     for seed in 1..=5 {
         let plan = Plan::new(seed, &Size::default());
         let state =

@@ -2,7 +2,7 @@
 //!
 //! A debug build reads two variables of its environment, once:
 //! - `HIGHWATER_KILL_AT=NAME` or `NAME:N`: the process kills itself (SIGKILL, nothing is cleaned
-//!   up or flushed) when it passes the point `NAME` for the `N`-th time, the first unless said;
+//!   up or flushed) when it passes the point `NAME` for the `N`-th time, the first unless said; `*` is any point;
 //! - `HIGHWATER_KILL_LOG=FILE`: the name of every point that is passed is appended to `FILE`, one
 //!   a line, so that a test can learn which points there are and how often they are passed.
 //!
@@ -46,7 +46,7 @@ impl Plan {
             let _ = file.write_all(format!("{name}\n").as_bytes());
         }
         if let Some((target, at)) = &self.target
-            && target == name
+            && (target == name || target == "*")
             && self.passed.fetch_add(1, Ordering::SeqCst) + 1 == *at
         {
             die();
