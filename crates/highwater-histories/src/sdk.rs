@@ -63,7 +63,8 @@ impl Sdk {
     /// One command, one answer; none when the process dies over it.
     fn ask(&self, command: &Value) -> Result<Option<Result<Value, String>>> {
         let mut child = self.child.lock().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
-        let input = child.0.stdin.as_mut().context("its input")?;
+        // Killed already, its input is closed.
+        let Some(input) = child.0.stdin.as_mut() else { return Ok(None) };
         if writeln!(input, "{command}").and_then(|()| input.flush()).is_err() {
             return Ok(None);
         }
