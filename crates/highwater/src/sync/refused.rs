@@ -185,11 +185,9 @@ impl Run<'_> {
     /// Whether the log proves that the file once was as `sums` say: a pull that was killed before it was noted is one of
     /// its commits, even if each of its pages was written to since.
     fn log_passed(&self, ground: &Ground, sums: &PageSums) -> Result<bool> {
-        let Some((mark, before)) = self.meta.mark.and_then(|mark| mark.wal).zip(ground.sums.as_ref()) else {
-            return Ok(false);
-        };
+        let Some((mark, before)) = self.meta.mark.zip(ground.sums.as_ref()) else { return Ok(false) };
         let moved = sums.iter().filter(|(page, hash)| before.get(*page) != Some(*hash)).collect();
-        Ok(highwater_pages::wal::passed(&self.files.wal, &mark, sums.page_count(), &moved)?)
+        Ok(mark.passed(&self.files.db, sums.page_count(), &moved)?)
     }
 
     /// Whether the file has every row of `newer`, and some that came after its own base: what a copy
