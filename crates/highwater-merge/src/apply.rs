@@ -76,6 +76,7 @@ impl Writer<'_> {
             let before = open.len();
             let mut stuck = Vec::new();
             for (index, change) in open {
+                self.cx.budget.go_on()?;
                 match self.one(change)? {
                     None => {}
                     Some(why) if why.kind == ConflictKind::Unique => stuck.push((index, change)),

@@ -7,6 +7,7 @@
 mod access;
 mod affinity;
 mod apply;
+mod budget;
 mod changes;
 mod decide;
 mod engine;
@@ -32,8 +33,10 @@ use highwater_sqlite::{Access, SnapshotDb};
 use highwater_wire::{CannotMerge, Conflict, MergeCounts, MergePolicy, Rejected, Renumbered};
 use rusqlite::config::DbConfig;
 
+use budget::Budget;
 use table::{Context, Step, Stop};
 
+pub use budget::{Bounds, Exceeded};
 pub use error::{Error, Result};
 
 /// A snapshot: a page count and a way to read pages.
@@ -65,6 +68,8 @@ pub struct Options {
     pub renumbered: Vec<Renumbered>,
     /// Rows of the base that the head has never had, because an earlier merge of the same device refused them.
     pub rejected: Vec<Rejected>,
+    /// How much it may take.
+    pub bounds: Bounds,
 }
 
 /// What came of it.
@@ -76,6 +81,8 @@ pub enum Merged {
     Conflicts(Vec<Conflict>),
     /// It cannot be merged at all.
     Refused(CannotMerge),
+    /// It takes more than [`Options::bounds`]: nothing was merged.
+    Exceeded(Exceeded),
 }
 
 /// A merge that was made.
@@ -102,14 +109,32 @@ pub struct Merge {
 /// Merges the change from base to local into the head. Deterministic. Errors are those of reading and of damaged
 /// databases; what the rules cannot merge is [`Merged::Refused`].
 pub fn merge(sides: &Sides, options: &Options) -> Result<Merged> {
-    let base = SnapshotDb::open(Arc::clone(&sides.base), Access::ReadOnly)?;
-    let local = SnapshotDb::open(Arc::clone(&sides.local), Access::ReadOnly)?;
-    let head = SnapshotDb::open(Arc::clone(&sides.head), Access::Overlay)?;
+    let budget = Budget::new(options.bounds);
+    let bound = Sides {
+        base: budget.bound(&sides.base),
+        local: budget.bound(&sides.local),
+        head: budget.bound(&sides.head),
+        ..sides.clone()
+    };
+    match within(&bound, options, &budget) {
+        Err(_) if budget.is_late() => Ok(Merged::Exceeded(Exceeded::Time)),
+        merged => merged,
+    }
+}
+
+fn within(sides: &Sides, options: &Options, budget: &Budget) -> Result<Merged> {
+    let mut base = SnapshotDb::open(Arc::clone(&sides.base), Access::ReadOnly)?;
+    let mut local = SnapshotDb::open(Arc::clone(&sides.local), Access::ReadOnly)?;
+    let mut head = SnapshotDb::open(Arc::clone(&sides.head), Access::Overlay)?;
+    for side in [&mut base, &mut local, &mut head] {
+        budget.watch(side.connection_mut()).map_err(sql::failed("begin the merge"))?;
+    }
     let source_error = || [&base, &local, &head].into_iter().find_map(SnapshotDb::source_error);
-    let step = attempt(&base, &local, &head, sides, options);
+    let step = attempt((&base, &local, &head), sides, options, budget);
     let (outcome, rows_read) = match step {
         Ok(done) => done,
         Err(Stop::Refused(why)) => return Ok(Merged::Refused(why)),
+        Err(Stop::Exceeded(what)) => return Ok(Merged::Exceeded(what)),
         Err(Stop::Failed(error)) => {
             return Err(
                 source_error().map_or(error, |cause| Error::Snapshot(highwater_sqlite::Error::Source(cause)))
@@ -121,6 +146,11 @@ pub fn merge(sides: &Sides, options: &Options) -> Result<Merged> {
         return Ok(Merged::Conflicts(lost.collect()));
     }
     let pages_read = rows_read + base.pages_read() + local.pages_read() + head.pages_read();
+    // Each page once, and once more when it is stored.
+    let written = head.pages_written() as u64 * u64::from(sides.head.page_size().get());
+    if let Err(Stop::Exceeded(what)) = budget.take(written * 2) {
+        return Ok(Merged::Exceeded(what));
+    }
     let changes = head.into_changes()?;
     let engine::Outcome { conflicts, renumbered, rejected, counts } = outcome;
     let (page_count, pages) = (changes.page_count, changes.pages);
@@ -137,11 +167,10 @@ pub fn merge(sides: &Sides, options: &Options) -> Result<Merged> {
 
 /// All steps in one transaction at the head. Also says how many pages were read in search of changed rows.
 fn attempt(
-    base: &SnapshotDb,
-    local: &SnapshotDb,
-    head: &SnapshotDb,
+    (base, local, head): (&SnapshotDb, &SnapshotDb, &SnapshotDb),
     sides: &Sides,
     options: &Options,
+    budget: &Budget,
 ) -> Step<(engine::Outcome, u64)> {
     let size = sides.head.page_size();
     if sides.base.page_size() != size || sides.local.page_size() != size {
@@ -158,7 +187,8 @@ fn attempt(
     head.execute_batch("BEGIN IMMEDIATE").map_err(&failed)?;
     let changes = changes::InPages::new(sides, base, local, head)?;
     let converter = affinity::Converter::default();
-    let cx = Context { base, local, head, changes: &changes, converter: &converter, policy: options.policy };
+    let policy = options.policy;
+    let cx = Context { base, local, head, changes: &changes, converter: &converter, policy, budget };
     let outcome = engine::run(&cx, options)?;
     head.execute_batch("COMMIT").map_err(sql::failed("end the merge"))?;
     Ok((outcome, changes.pages_read()))

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use highwater_wire::SqlValue;
 
 use crate::access::{Side, SideRow};
+use crate::budget::size;
 use crate::changes::RowKey;
 use crate::error::Result;
 use crate::follow::{Followed, follow};
@@ -114,6 +115,7 @@ fn of_table(
     let mut pairs = Vec::new();
     let mut claimed = HashSet::new();
     for (base, local) in couples {
+        cx.budget.go_on()?;
         let mut pair = Pair {
             table: at,
             own_base: base.clone(),
@@ -140,6 +142,9 @@ fn of_table(
         {
             pair.head = None;
         }
+        // The other copies of a row: as it was on the device, as it is at the head, and as it is to be.
+        let copies = [&pair.own_base, &pair.own_local, &pair.local, &pair.head];
+        cx.budget.take(copies.into_iter().flatten().map(size).sum())?;
         pairs.push(pair);
     }
     Ok(pairs)
@@ -225,7 +230,10 @@ fn read(cx: &Context<'_>, table: &Table<'_>, side: Side, keys: &[RowKey]) -> Ste
     let mut rows = Vec::new();
     if let Some(access) = table.on(side) {
         for key in keys {
-            rows.extend(access.by_tree(connection(cx, side), key)?);
+            cx.budget.go_on()?;
+            let row = access.by_tree(connection(cx, side), key)?;
+            cx.budget.take(row.as_ref().map_or(0, size))?;
+            rows.extend(row);
         }
     }
     Ok(rows)

@@ -7,6 +7,7 @@ use highwater_wire::{CannotMerge, Conflict, MergePolicy};
 use rusqlite::Connection;
 
 use crate::affinity::Converter;
+use crate::budget::{Budget, Exceeded};
 use crate::changes::Changes;
 use crate::error::{Error, Result};
 
@@ -24,6 +25,8 @@ pub(crate) struct Context<'a> {
     pub(crate) converter: &'a Converter,
     /// Which side wins.
     pub(crate) policy: MergePolicy,
+    /// How much it may take.
+    pub(crate) budget: &'a Budget,
 }
 
 /// One column on the three sides; its name there, absent where there is no such column.
@@ -93,6 +96,8 @@ pub(crate) struct Plan {
 pub(crate) enum Stop {
     /// The rules do not allow it.
     Refused(CannotMerge),
+    /// It takes too much.
+    Exceeded(Exceeded),
     /// It failed.
     Failed(Error),
 }

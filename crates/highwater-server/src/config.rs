@@ -262,6 +262,10 @@ pub struct Limits {
     pub queries: usize,
     /// How long a query may run. Default 10 s.
     pub query_timeout: Duration,
+    /// How long a merge may take; it holds the database's turn meanwhile. Default 60 s.
+    pub merge_timeout: Duration,
+    /// How many bytes the rows and pages of one merge may take. Default 1 GiB.
+    pub merge_memory: u64,
     /// How long a TLS handshake may take. Default 10 s.
     pub handshake_timeout: Duration,
     /// How long a client may not take anything of an answer. Default 60 s.
@@ -294,6 +298,8 @@ impl Default for Limits {
             slowest: 1 << 10,
             queries: 4,
             query_timeout: Duration::from_secs(10),
+            merge_timeout: Duration::from_secs(60),
+            merge_memory: 1 << 30,
             handshake_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(60),
             drain: Duration::ZERO,

@@ -230,7 +230,6 @@ impl Metrics {
     }
 
     /// A request exceeded a limit. `limit` is one of a fixed set of words.
-    #[allow(dead_code)]
     pub(crate) fn limited(&self, limit: &'static str) {
         self.rate_limited.get_or_create(&[("limit", limit)]).inc();
     }

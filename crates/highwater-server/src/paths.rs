@@ -8,6 +8,8 @@
 //! | `DB/merge/<base>-<state>.ltx` | the pages that a device changed since the transaction `base`, before they were merged |
 //! | `DB/merge/<…>.json` | the record of a merge ([`crate::log::MergeName`] says what its name tells) |
 //! | `DB/merge/<txid>.seen` | somebody has seen what that merge could not keep |
+//! | `DB/merge/refused-<…>.json`, `.ltx`, `.seen` | why a libSQL client's push was refused, its pages, and that it is seen to |
+//! | `DB/merge/founder-<salts>` | the log of the libSQL client whose push began the database |
 //! | `DB/sync/<generation>/<first>.json` | a step of a libSQL client's detour |
 //! | `DB/admin/<number>.json` | an event of the database as a whole: created, deleted … ([`crate::lifecycle`]) |
 //! | `DB/uploads/<random>.ltx` | a file that is still being written; belongs to nobody after a crash |
@@ -90,9 +92,25 @@ pub(crate) fn merge(db: &DbName, file: &str) -> Path {
     Path::from(format!("{db}/merge/{file}"))
 }
 
+/// Before the name of every record of that merge and of later ones, after those of all earlier ones.
+pub(crate) fn merges_since(db: &DbName, txid: TxId) -> Path {
+    merge(db, &format!("{:016x}", txid.0))
+}
+
 /// What a device changed since `base`, that led it to `state`.
 pub(crate) fn merged_delta(db: &DbName, base: TxId, state: StateHash) -> Path {
     merge(db, &format!("{:016x}-{state}.ltx", base.0))
+}
+
+/// Notes the log of the libSQL client whose push began the database.
+pub(crate) fn founder(db: &DbName, salts: u64) -> Path {
+    merge(db, &format!("founder-{salts:016x}"))
+}
+
+/// The log that such a note names.
+pub(crate) fn founder_of(object: &Path) -> Option<u64> {
+    let digits = object.filename()?.strip_prefix("founder-").filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok()
 }
 
 /// The mark that somebody has seen a merge.

@@ -126,6 +126,13 @@ impl Store {
             .map_err(|error| Error::store("listing", folder, error))
     }
 
+    /// The objects of a folder whose names come after that one, in no order.
+    pub(crate) async fn list_after(&self, folder: &Path, name: &Path) -> Result<Vec<ObjectMeta>> {
+        self.measured(StoreOp::List, self.objects.list_with_offset(Some(folder), name).try_collect())
+            .await
+            .map_err(|error| Error::store("listing", folder, error))
+    }
+
     /// The size of an object in bytes; `None` when there is none.
     pub(crate) async fn size(&self, object: &Path) -> Result<Option<u64>> {
         match self.measured(StoreOp::Head, self.objects.head(object)).await {

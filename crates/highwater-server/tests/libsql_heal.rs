@@ -399,7 +399,7 @@ async fn a_push_of_many_batches_is_merged_whole() {
 
 #[tokio::test]
 async fn what_cannot_be_merged_is_a_conflict_until_the_reason_is_gone() {
-    let rig = Rig::memory();
+    let mut rig = Rig::local(SnapshotPolicy::default(), Limits::default());
     let mut a = founder(&rig).await;
     a.run("CREATE VIRTUAL TABLE search USING fts5 (text, content='')");
     a.run("INSERT INTO search (rowid, text) VALUES (1, 'one')");
@@ -415,12 +415,112 @@ async fn what_cannot_be_merged_is_a_conflict_until_the_reason_is_gone() {
     }
     assert!(rig.snapshot("app/v1/snapshot").await == before, "nothing was stored");
     assert_eq!(events(&b), "b");
+    // The record says why, once, however often it is tried, and after a restart; with its pages.
+    let refused = async |rig: &Rig, query: &str| {
+        let page = rig.json(&format!("app/v1/conflicts{query}")).await;
+        page["refused"].as_array().cloned().unwrap_or_default()
+    };
+    let listed = refused(&rig, "").await;
+    let [record] = listed.as_slice() else { panic!("{listed:?}") };
+    assert_eq!((&record["object"], &record["resolved"]), (&json!("search"), &json!(false)), "{record}");
+    assert!(record["reason"].as_str().unwrap().contains("cannot be merged"), "{record}");
+    assert!(
+        record["pages"].as_u64().unwrap() > 0 && !record["client"].as_str().unwrap().is_empty(),
+        "{record}"
+    );
+    rig.restart();
+    (a.url, b.url) = (rig.url("app"), rig.url("app"));
+    assert_eq!(b.sync().await, Err(Failed::Conflict));
+    assert_eq!(refused(&rig, "").await, listed, "the same push is one record");
+    event(&b, "more");
+    assert_eq!(b.sync().await, Err(Failed::Conflict));
+    let longer = refused(&rig, "?all=1").await;
+    assert_eq!((longer.len(), &longer[0]["id"]), (1, &record["id"]), "a longer push takes its place");
+    assert!(longer[0]["frames"].as_u64() > record["frames"].as_u64());
+    let kept = |rig: &Rig| {
+        let StoreUrl::Local(folder) = &rig.config.store else { panic!() };
+        let names =
+            std::fs::read_dir(folder.join("app/merge")).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_str().unwrap().ends_with(".ltx")).count()
+    };
+    assert_eq!(kept(&rig), 1);
     b.run("DROP TABLE search");
     a.run("DROP TABLE search");
     a.sync().await.unwrap();
     b.sync().await.unwrap();
     settle(&rig, &mut [&mut a, &mut b]).await;
-    assert_eq!(events(&a), "b");
+    assert_eq!(events(&a), "b,more");
+    assert!(refused(&rig, "").await.is_empty(), "it got through");
+    rig.restart();
+    let record = rig.json(&format!("app/v1/conflicts/{}", record["id"].as_str().unwrap())).await;
+    assert_eq!(record["resolved"], json!(true));
+    assert!(refused(&rig, "").await.is_empty());
+    assert_eq!(kept(&rig), 1, "of what was merged; what was refused is in it");
+}
+
+/// Both were made where there was no network, by an application that creates its tables.
+#[tokio::test]
+async fn two_clients_that_both_began_with_an_empty_database_both_have_the_rows_of_both() {
+    let mut rig = Rig::local(SnapshotPolicy::default(), Limits::default());
+    let mut a = device(&rig).await;
+    let mut b = device(&rig).await;
+    let mut c = device(&rig).await;
+    for (name, device) in [("a", &a), ("b", &b), ("c", &c)] {
+        device.run(SCHEMA);
+        device.run(&format!("INSERT INTO notes VALUES (1, 'of {name}', '')"));
+        event(device, name);
+    }
+    // More than a batch, and full to its end or not.
+    large(&c, 200);
+    c.run("CREATE TABLE of_c (x); INSERT INTO of_c VALUES ('c')");
+    a.sync().await.unwrap();
+    // The answer is lost, the server is another one, and more comes.
+    b.copy().sync().await.unwrap();
+    rig.restart();
+    for device in [&mut a, &mut b, &mut c] {
+        device.url = rig.url("app");
+    }
+    event(&b, "b later");
+    b.sync().await.unwrap();
+    c.sync().await.unwrap();
+    settle(&rig, &mut [&mut a, &mut b, &mut c]).await;
+    assert_eq!(events(&a), "a,b,b later,c");
+    assert_eq!(
+        a.text(
+            "SELECT group_concat(text) FROM (SELECT text FROM notes WHERE text LIKE 'of %' ORDER BY text)"
+        ),
+        "of a,of b,of c"
+    );
+    assert_eq!(a.text("SELECT count(*) || (SELECT x FROM of_c) FROM notes"), "203c");
+    rig.restart();
+    for (name, device) in [("a", &mut a), ("b", &mut b), ("c", &mut c)] {
+        device.url = rig.url("app");
+        event(device, &format!("{name} again"));
+        device.sync().await.unwrap();
+    }
+    settle(&rig, &mut [&mut a, &mut b, &mut c]).await;
+    assert_eq!(events(&b), "a,a again,b,b again,b later,c,c again");
+}
+
+/// Its log begins anew, with all of its pages: that it is a database of its own, nobody knows.
+#[tokio::test]
+async fn a_whole_log_of_a_client_that_is_not_new_is_never_taken_for_a_new_database() {
+    let rig = Rig::memory();
+    let mut a = founder(&rig).await;
+    let mut b = a.copy();
+    event(&a, "a");
+    a.sync().await.unwrap();
+    b.log();
+    b.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    event(&b, "b");
+    b.run("VACUUM");
+    while b.last() <= b.durable {
+        b.run("UPDATE notes SET text = hex(randomblob(100)) WHERE id = 1");
+        b.run("VACUUM");
+    }
+    let before = rig.snapshot("app/v1/snapshot").await;
+    assert_eq!(b.sync().await, Err(Failed::Conflict));
+    assert!(rig.snapshot("app/v1/snapshot").await == before, "no row is there twice");
 }
 
 #[tokio::test]

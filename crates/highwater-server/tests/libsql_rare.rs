@@ -580,8 +580,8 @@ async fn a_push_that_changes_nothing_leaves_native_clients_at_the_head() {
 
 /// A client that ends within a push (its files come from a backup) cannot be told from one that wrote something
 /// else there: it gets an error from one of its next two syncs, never the rows of others over its own.
-async fn within_a_push(size: usize) -> (bool, u16) {
-    let rig = Rig::memory();
+async fn within_a_push(size: usize, restarted: bool) -> (bool, u16) {
+    let mut rig = Rig::local(SnapshotPolicy::default(), Limits::default());
     let mut a = device(&rig, "app").await;
     a.run(NOTES);
     while a.frames().len() < size {
@@ -594,6 +594,10 @@ async fn within_a_push(size: usize) -> (bool, u16) {
     let (_, answer) = a.post((1, 1), &a.frames(), None).await;
     assert_eq!(answer["status"], "ok");
     a.durable = a.last();
+    if restarted {
+        rig.restart();
+        a.url = rig.url("app");
+    }
     let (_, answer) = a.post((1, 1), &backup, None).await;
     let generation = answer["generation"].as_u64().unwrap() as u32;
     let pulled = a.get(generation, answer["max_frame_no"].as_u64().unwrap() + 1).await;
@@ -602,8 +606,10 @@ async fn within_a_push(size: usize) -> (bool, u16) {
 
 #[tokio::test]
 async fn a_client_within_a_push_is_told() {
-    assert!(!within_a_push(60).await.0);
-    assert_eq!(within_a_push(128).await, (true, 410));
+    for restarted in [false, true] {
+        assert!(!within_a_push(60, restarted).await.0);
+        assert_eq!(within_a_push(128, restarted).await, (true, 410));
+    }
 }
 
 #[test]

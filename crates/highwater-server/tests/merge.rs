@@ -385,3 +385,29 @@ fn objects(folder: &std::path::Path) -> Vec<PathBuf> {
     found.sort();
     found
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_that_takes_too_long_or_too_much_is_refused_and_the_device_keeps_everything() {
+    let short = Limits { merge_timeout: std::time::Duration::ZERO, ..Limits::default() };
+    let small = Limits { merge_memory: 100_000, ..Limits::default() };
+    for (limits, option) in [(short, "timeouts.merge"), (small, "limits.merge_memory")] {
+        let (mut rig, mut files) = (Rig::local(SnapshotPolicy::default(), limits), Files::new());
+        let (position, base) = diverged(&rig, &mut files, THEIRS).await;
+        let many = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+                    INSERT INTO log SELECT hex(randomblob(100)) FROM n";
+        let ours = files.after(&base, many);
+        let before = rig.snapshot("db/v1/snapshot").await;
+        let (answer, _) = push(&rig, DEVICE_B, (position, &base), &ours, (&[], None)).await;
+        let error = answer.error();
+        assert_eq!((answer.status.as_u16(), error.code), (409, ErrorCode::CannotMerge), "{answer:?}");
+        assert!(format!("{error:?}").contains(option), "{error:?}");
+        assert!(rig.snapshot("db/v1/snapshot").await == before, "nothing was stored");
+        // The operator raises it.
+        rig.config.limits = Limits::default();
+        rig.restart();
+        let (answer, _) = push(&rig, DEVICE_B, (position, &base), &ours, (&[], None)).await;
+        assert_eq!(answer.outcome, "merged");
+        let merged = ours.apply(&answer.body);
+        assert_eq!(files.ask(&merged, "SELECT count(*) || '' FROM log"), ["1002"]);
+    }
+}

@@ -65,6 +65,11 @@ impl Image {
         self.reads
     }
 
+    /// How many pages were written.
+    pub(crate) fn written(&self) -> usize {
+        self.overlay.len()
+    }
+
     /// The first failure since the last call.
     pub(crate) fn take_failure(&mut self) -> Option<Arc<io::Error>> {
         self.failed.take()

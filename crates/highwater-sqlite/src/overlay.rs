@@ -33,6 +33,10 @@ impl Overlay {
         self.slots.contains_key(&page)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Ascending.
     pub(crate) fn pages(&self) -> Vec<u32> {
         self.slots.keys().copied().collect()

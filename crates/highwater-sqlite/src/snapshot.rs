@@ -121,6 +121,12 @@ impl SnapshotDb {
         self.image().reads()
     }
 
+    /// How many pages were written and are kept, in memory or in a temporary file.
+    #[must_use]
+    pub fn pages_written(&self) -> usize {
+        self.image().written()
+    }
+
     /// Why the source failed when SQLite says no more than "disk I/O error"; told once.
     #[must_use]
     pub fn source_error(&self) -> Option<Arc<io::Error>> {

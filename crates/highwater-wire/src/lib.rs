@@ -26,8 +26,8 @@ pub use body::{
 pub use error::{ErrorBody, ErrorCode};
 pub use locate::{LocateBodyError, LocateRequest, PageSum, SumsOf};
 pub use merge::{
-    CannotMerge, Conflict, ConflictKind, ConflictPage, Kept, MergeCounts, MergePolicy, MergeRecord, Rejected,
-    Renumbered, RowJson,
+    CannotMerge, Conflict, ConflictKind, ConflictPage, Kept, MergeCounts, MergePolicy, MergeRecord,
+    RefusedPush, Rejected, Renumbered, RowJson,
 };
 pub use name::{DbName, InvalidName, MAX_NAME_SEGMENTS, RESERVED_SEGMENTS};
 pub use query::{QueryAnswer, QueryCut, QueryRequest};

@@ -243,9 +243,53 @@ pub struct MergeRecord {
     pub resolved: bool,
 }
 
+/// A push of a libSQL client that was refused: the client is told `conflict`, and this says why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefusedPush {
+    /// Of this format: 1.
+    pub version: u32,
+    /// What names it: `r` and the 16 hex digits that tell the client's log from others.
+    pub id: String,
+    /// Who pushed, as far as it is known: the token's subject, or the address.
+    pub client: String,
+    /// When, milliseconds since 1970 (UTC), by the server's clock.
+    pub time_ms: i64,
+    /// The generation that the client counts in.
+    pub generation: u32,
+    /// The frame that what it pushed comes after.
+    pub after: u64,
+    /// How many frames it pushed.
+    pub frames: u64,
+    /// How many pages of it the server keeps beside the record; 0: only the client has them.
+    pub pages: u32,
+    /// Hash of the client's own state, 32 hex digits, if the pages are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// What the client started from, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<HeadJson>,
+    /// The head that it could not be merged with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<HeadJson>,
+    /// The table, index, view or trigger that stands in the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// A sentence: why, and what can be done.
+    pub reason: String,
+    /// The rows that meet others, where the policy forbids that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<Conflict>,
+    /// Whether the client got through since, or somebody marked it as seen.
+    #[serde(default)]
+    pub resolved: bool,
+}
+
 /// The answer to `GET /DB/v1/conflicts`: merges that could not keep everything, newest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConflictPage {
+    /// Pushes of libSQL clients that were refused, newest first; in the first answer of a list only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedPush>,
     /// The merges.
     pub merges: Vec<MergeRecord>,
     /// Whether older ones follow.

@@ -1,8 +1,9 @@
 //! What merges could not keep: asking the server for its records, and marking them as seen.
 
 use highwater_ltx::TxId;
-use highwater_wire::{ConflictPage, MergeRecord};
+use highwater_wire::{ConflictPage, MergeRecord, RefusedPush};
 use http::Method;
+use serde::de::DeserializeOwned;
 
 use crate::api::{Api, Refused};
 use crate::database::Database;
@@ -23,16 +24,16 @@ impl Api<'_> {
         self.json(answer)
     }
 
-    /// `GET /DB/v1/conflicts/TXID`.
-    pub(crate) fn merge_record(&self, txid: TxId) -> Result<MergeRecord> {
-        let url = format!("{}/{}", self.remote.request(Some("conflicts")), txid.0);
+    /// `GET /DB/v1/conflicts/NAME`: a merge by its number, a refused push by its id.
+    pub(crate) fn record<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let url = format!("{}/{name}", self.remote.request(Some("conflicts")));
         let answer = self.get(&url).map_err(|refused| self.explain_record(refused))?;
         self.json(answer)
     }
 
-    /// `POST /DB/v1/conflicts/TXID/resolve`.
-    fn resolve(&self, txid: TxId) -> Result<MergeRecord> {
-        let url = format!("{}/{}/resolve", self.remote.request(Some("conflicts")), txid.0);
+    /// `POST /DB/v1/conflicts/NAME/resolve`.
+    fn resolve<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let url = format!("{}/{name}/resolve", self.remote.request(Some("conflicts")));
         let answer = self.send(&Method::POST, &url, &self.headers(), &mut || Body::Empty);
         self.json(answer.map_err(|refused| self.explain_record(refused))?)
     }
@@ -69,7 +70,7 @@ impl RemoteDatabase {
     /// [`Error::UnknownMerge`] when that transaction was no merge, [`Error::UnknownDatabase`],
     /// [`Error::Offline`] and others.
     pub fn merge_record_blocking(&self, txid: TxId) -> Result<MergeRecord> {
-        self.blocking(move |inner| inner.with_api(|api| api.merge_record(txid)))
+        self.blocking(move |inner| inner.with_api(|api| api.record(&txid.0.to_string())))
     }
 
     /// Marks what a merge could not keep as seen. It changes no row: whoever wants the other value writes it.
@@ -77,7 +78,25 @@ impl RemoteDatabase {
     /// # Errors
     /// As [`RemoteDatabase::merge_record_blocking`].
     pub fn resolve_conflicts_blocking(&self, txid: TxId) -> Result<MergeRecord> {
-        self.blocking(move |inner| inner.with_api(|api| api.resolve(txid)))
+        self.blocking(move |inner| inner.with_api(|api| api.resolve(&txid.0.to_string())))
+    }
+
+    /// Why a libSQL client's push was refused, by the id that [`ConflictPage::refused`] has.
+    ///
+    /// # Errors
+    /// [`Error::UnknownMerge`] when there is no such record, [`Error::UnknownDatabase`], [`Error::Offline`] and others.
+    pub fn refused_push_blocking(&self, id: &str) -> Result<RefusedPush> {
+        let id = id.to_owned();
+        self.blocking(move |inner| inner.with_api(|api| api.record(&id)))
+    }
+
+    /// Marks a refused push as seen. The server does not keep its pages any longer; the client does.
+    ///
+    /// # Errors
+    /// As [`RemoteDatabase::refused_push_blocking`].
+    pub fn resolve_refused_blocking(&self, id: &str) -> Result<RefusedPush> {
+        let id = id.to_owned();
+        self.blocking(move |inner| inner.with_api(|api| api.resolve(&id)))
     }
 
     fn every_conflict(&self) -> Result<Vec<MergeRecord>> {

@@ -99,7 +99,7 @@ pub use highwater_wire::{
 };
 pub use highwater_wire::{
     CannotMerge, Conflict, ConflictKind, ConflictPage, Kept, MergeCounts, MergePolicy, MergeRecord,
-    Renumbered, RowJson, SqlValue,
+    RefusedPush, Renumbered, RowJson, SqlValue,
 };
 pub use highwater_wire::{ConflictDetail, DatabaseInfo, ErrorCode, HeadJson, LIBSQL_NODE, LogEntry, LogPage};
 pub use highwater_wire::{QueryAnswer, QueryCut};

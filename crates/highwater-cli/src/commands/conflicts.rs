@@ -73,11 +73,33 @@ struct Which {
     /// The database on the server, or a local copy of it
     #[arg(value_name = "URL|DB")]
     target: String,
-    /// The merge's number in the log, as `list` shows it
+    /// The merge's number in the log, or the id of a refused push, as `list` shows it
     #[arg(value_name = "TRANSACTION")]
-    txid: u64,
+    name: Name,
     #[command(flatten)]
     access: Access,
+}
+
+/// What a record is called.
+#[derive(Debug, Clone)]
+enum Name {
+    /// A merge, by its number in the log.
+    Merge(TxId),
+    /// A refused push of a libSQL client.
+    Refused(String),
+}
+
+impl std::str::FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_id = |id: &str| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if text.strip_prefix('r').is_some_and(is_id) {
+            return Ok(Self::Refused(text.to_owned()));
+        }
+        let number = text.parse().map_err(|_| "neither a number nor an id as `conflicts list` shows them")?;
+        Ok(Self::Merge(TxId(number)))
+    }
 }
 
 impl Conflicts {
@@ -89,17 +111,46 @@ impl Conflicts {
                 limit.map_or(usize::MAX, std::num::NonZeroUsize::get),
                 out,
             ),
-            Action::Show { which: Which { target, txid, access } } => {
-                let record = access.remote(&target)?.merge_record_blocking(TxId(txid))?;
-                if out.is_json() { out.value(&record) } else { out.line(print::record(&target, &record)) }
-            }
-            Action::Resolve { which: Which { target, txid, access } } => {
-                let record = access.remote(&target)?.resolve_conflicts_blocking(TxId(txid))?;
-                if out.is_json() {
-                    return out.value(&record);
+            Action::Show { which: Which { target, name, access } } => {
+                let remote = access.remote(&target)?;
+                match name {
+                    Name::Merge(txid) => {
+                        let record = remote.merge_record_blocking(txid)?;
+                        if out.is_json() {
+                            out.value(&record)
+                        } else {
+                            out.line(print::record(&target, &record))
+                        }
+                    }
+                    Name::Refused(id) => {
+                        let push = remote.refused_push_blocking(&id)?;
+                        if out.is_json() {
+                            out.value(&push)
+                        } else {
+                            out.line(print::refused(&target, &push))
+                        }
+                    }
                 }
-                let conflicts = count(record.conflicts.len() as u64, "conflict");
-                out.line(format_args!("Merge {txid}: {conflicts} marked as seen."))
+            }
+            Action::Resolve { which: Which { target, name, access } } => {
+                let remote = access.remote(&target)?;
+                match name {
+                    Name::Merge(txid) => {
+                        let record = remote.resolve_conflicts_blocking(txid)?;
+                        if out.is_json() {
+                            return out.value(&record);
+                        }
+                        let conflicts = count(record.conflicts.len() as u64, "conflict");
+                        out.line(format_args!("Merge {}: {conflicts} marked as seen.", txid.0))
+                    }
+                    Name::Refused(id) => {
+                        let push = remote.resolve_refused_blocking(&id)?;
+                        if out.is_json() {
+                            return out.value(&push);
+                        }
+                        out.line(format_args!("Refused push {id}: marked as seen."))
+                    }
+                }
             }
         }
     }
@@ -111,6 +162,20 @@ fn list(remote: &RemoteDatabase, all: bool, limit: usize, out: &Output) -> Resul
     loop {
         let page = remote.conflicts_blocking(before, BATCH, all)?;
         let more = page.more && !page.merges.is_empty();
+        for push in &page.refused {
+            if printed == limit {
+                return Ok(());
+            }
+            if out.is_json() {
+                out.value(push)?;
+            } else {
+                if printed == 0 {
+                    out.line(print::heading())?;
+                }
+                out.line(print::refused_line(push))?;
+            }
+            printed += 1;
+        }
         for merge in &page.merges {
             if printed == limit {
                 return Ok(());

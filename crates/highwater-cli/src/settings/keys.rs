@@ -95,6 +95,8 @@ keys! {
         "How many requests may come at once after a pause, where limits.rate holds.";
     "limits.queries" Plain config.limits.queries
         "How many queries run at once.";
+    "limits.merge_memory" Bytes config.limits.merge_memory
+        "Memory that the rows and pages of one merge may take; a push that needs more is refused.";
     "limits.connections" Plain config.limits.connections
         "How many connections may be open; when there are more, the ones idle the longest are closed.";
     "limits.connections_per_address" Plain config.limits.connections_per_address
@@ -111,6 +113,8 @@ keys! {
         "How long a client may take nothing of an answer.";
     "timeouts.query" Plain config.limits.query_timeout
         "How long a query may run.";
+    "timeouts.merge" Plain config.limits.merge_timeout
+        "How long a merge may take; other pushes to the database wait meanwhile.";
     "timeouts.handshake" Plain config.limits.handshake_timeout
         "How long a TLS handshake may take.";
     "timeouts.drain" Plain config.limits.drain

@@ -65,3 +65,47 @@ fn with_the_policy_of_a_sync_the_first_push_can_win() {
     assert_eq!(texts(&folder.file("tablet.db"))[0], "changed on the phone");
     highwater(folder.path(), "sync tablet.db --policy whoever").expect(2);
 }
+
+/// Such a client is told `conflict` and nothing else.
+#[test]
+fn why_a_libsql_client_was_refused_is_listed_and_shown() {
+    use std::io::{Read as _, Write as _};
+    let (folder, server) = (Folder::new(), Server::start());
+    let url = server.db("app");
+    notes(&folder.file("app.db"));
+    highwater(folder.path(), &format!("sync app.db --remote {url}")).expect(0);
+    // The log of another database: one page that is a commit.
+    notes(&folder.file("other.db"));
+    let page = &std::fs::read(folder.file("other.db")).unwrap()[..4096];
+    let mut frame = [0, 0, 0, 1, 0, 0, 0, 1].to_vec();
+    frame.extend([0xab; 16]);
+    frame.extend(page);
+    let host = url.strip_prefix("http://").unwrap().strip_suffix("/app").unwrap();
+    for _ in 0..2 {
+        let mut stream = std::net::TcpStream::connect(host).unwrap();
+        let head = format!(
+            "POST /app/sync/7/1/2 HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            frame.len()
+        );
+        stream.write_all(&[head.as_bytes(), &frame].concat()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("\"conflict\""), "{answer}");
+    }
+    let list = highwater(folder.path(), "conflicts list app.db").expect(0);
+    assert_eq!(list.stdout.lines().count(), 2, "a heading, and one record: {list:?}");
+    check("conflicts_refused_list", &list.all());
+    let id = "rabababababababab";
+    check(
+        "conflicts_refused_show",
+        &highwater(folder.path(), &format!("conflicts show app.db {id}")).expect(0).all(),
+    );
+    let json = highwater(folder.path(), &format!("conflicts show app.db {id} --json")).expect(0).json();
+    assert_eq!((&json["id"], &json["resolved"]), (&id.into(), &false.into()));
+    highwater(folder.path(), &format!("conflicts resolve app.db {id}")).expect(0);
+    let none = highwater(folder.path(), "conflicts list app.db").expect(0);
+    assert_eq!(none.stderr, "No unresolved conflicts.\n");
+    let unknown = highwater(folder.path(), "conflicts show app.db r0000000000000000").expect(1);
+    assert!(unknown.all().contains("no record of this refused push"), "{unknown:?}");
+    highwater(folder.path(), "conflicts show app.db r12").expect(2);
+}

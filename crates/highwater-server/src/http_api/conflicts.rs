@@ -5,18 +5,21 @@
 //! | `GET /DB/v1/conflicts?after=TXID&limit=N&all=1` | merges, newest first; without `all` those with conflicts that nobody has seen |
 //! | `GET /DB/v1/conflicts/TXID` | one merge |
 //! | `POST /DB/v1/conflicts/TXID/resolve` | marks it as seen |
+//!
+//! The first answer of a list also has the pushes of libSQL clients that were refused; they are named by an id (`r…`)
+//! where merges are by TXID.
 
 use std::sync::Arc;
 
 use axum::response::Response;
 use bytes::Bytes;
 use highwater_ltx::TxId;
-use highwater_wire::{ConflictPage, DbName, ErrorCode, MergeRecord};
+use highwater_wire::{ConflictPage, DbName, ErrorCode, MergeRecord, RefusedPush};
 
 use super::query::Query;
 use super::read::{existing, only};
 use super::{App, Failure, json, path};
-use crate::log::{Database, MergeName};
+use crate::log::{Database, MergeName, RefusedName};
 use crate::paths;
 
 /// Merges in an answer, unless the request says how many.
@@ -39,11 +42,18 @@ pub(super) async fn conflicts(
         ["", txid] => {
             only(query, &[])?;
             let db = existing(app, name).await?;
+            if let Some(name) = refused(&db, txid)? {
+                return Ok(json(&refused_record(&db, &name).await?));
+            }
             Ok(json(&record(&db, &merge(&db, txid)?).await?))
         }
         ["", txid, "resolve"] => {
             only(query, &[])?;
             let db = existing(app, name).await?;
+            if let Some(name) = refused(&db, txid)? {
+                db.see_refused(&name).await?;
+                return Ok(json(&refused_record(&db, &name).await?));
+            }
             resolve(&db, &merge(&db, txid)?).await
         }
         _ => Err(path::nothing_here()),
@@ -60,6 +70,7 @@ async fn list(db: &Database, query: &Query) -> Result<Response, Failure> {
         }
     };
     let all = query.all.as_deref().is_some_and(|all| all != "0");
+    let refused = if query.after.is_none() { refused_list(db, all, limit).await? } else { Vec::new() };
     let wanted: Vec<MergeName> = db
         .read(|log| {
             let merges = log.merges.newest_first().filter(|merge| merge.txid.0 < before);
@@ -77,6 +88,7 @@ async fn list(db: &Database, query: &Query) -> Result<Response, Failure> {
         }
         seen += 1;
         match db.record(merge).await {
+            Ok(Some(record)) if record.resolved && !all => {}
             Ok(Some(record)) => {
                 found += record.conflicts.len();
                 merges.push(record);
@@ -90,7 +102,41 @@ async fn list(db: &Database, query: &Query) -> Result<Response, Failure> {
         }
     }
     let more = seen < wanted.len();
-    Ok(json(&ConflictPage { merges, more }))
+    Ok(json(&ConflictPage { refused, merges, more }))
+}
+
+/// The newest refused pushes.
+async fn refused_list(db: &Database, all: bool, limit: usize) -> Result<Vec<RefusedPush>, Failure> {
+    let names = db.read(|log| log.refusals.newest_first(all)).unwrap_or_default();
+    let mut found = Vec::new();
+    for name in names.iter().take(limit) {
+        match db.refused(name).await {
+            Ok(record) => found.extend(record),
+            Err(error) => tracing::error!(
+                db = %db.name, id = name.id(), error = %crate::error::chain(&error),
+                "the record of a refused push cannot be read"
+            ),
+        }
+    }
+    Ok(found)
+}
+
+/// The refused push of that id; `None` when it is no such id.
+fn refused(db: &Database, id: &str) -> Result<Option<RefusedName>, Failure> {
+    let Some(salts) = RefusedName::salts_of(id) else { return Ok(None) };
+    let found = db.read(|log| log.refusals.get(salts)).flatten();
+    found.map(Some).ok_or_else(|| no_record("this refused push"))
+}
+
+async fn refused_record(db: &Database, name: &RefusedName) -> Result<RefusedPush, Failure> {
+    db.refused(name).await?.ok_or_else(|| no_record("this refused push"))
+}
+
+fn no_record(of: &str) -> Failure {
+    Failure::new(
+        ErrorCode::UnknownPosition,
+        format!("there is no record of {of} (any more); the list has those there are"),
+    )
 }
 
 /// The merge of that number.
@@ -105,9 +151,7 @@ fn merge(db: &Database, txid: &str) -> Result<MergeName, Failure> {
 }
 
 async fn record(db: &Database, merge: &MergeName) -> Result<MergeRecord, Failure> {
-    db.record(merge).await?.ok_or_else(|| {
-        Failure::new(ErrorCode::UnknownPosition, "the record of this merge is not kept any more")
-    })
+    db.record(merge).await?.ok_or_else(|| no_record("this merge"))
 }
 
 async fn resolve(db: &Arc<Database>, merge: &MergeName) -> Result<Response, Failure> {

@@ -170,7 +170,8 @@ async fn post(
     }
     let frames = batch.len();
     note(|facts| facts.frames_in = frames as u64);
-    let pushed = libsql::push(db, Request { generation, first, batch, baton }).await?;
+    let client = caller.to_string();
+    let pushed = libsql::push(db, Request { generation, first, batch, baton, client: &client }).await?;
     let (now, durable) = (pushed.generation, pushed.max_frame_no);
     let head = db.read(|log| (log.head().position, log.head().txid));
     note(|facts| (facts.did, facts.device, facts.head) = (did(pushed.outcome), Some(LIBSQL), head));
@@ -180,7 +181,7 @@ async fn post(
             db = %db.name, protocol = "libsql", device = %caller, generation = generation.0, first = first.0, frames,
             head_generation = now, durable_frame_num = durable, why,
             "conflict: this device and another one both wrote since frame {durable} of generation {now}, and that cannot be \
-             merged: {why}. Nothing of its push was stored, nothing was lost. Remove the reason and let it sync again; or copy \
+             merged: {why}. Its database has all of it, nothing was lost; `highwater conflicts list` shows it. Remove the reason and let it sync again; or copy \
              the device's new rows from its database, remove its database and `-info` files, open it anew, and write the \
              rows again"
         );

@@ -50,6 +50,7 @@ pub(super) async fn sync(
             Some(b"*") => Sender::Anybody,
             Some(_) => header(headers, PENDING_DEVICE)?.map_or(Sender::Itself, Sender::Other),
         },
+        from_nothing: false,
         policy: header(headers, POLICY)?,
     };
     let body = body.take().unwrap_or_default();

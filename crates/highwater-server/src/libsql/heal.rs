@@ -15,12 +15,12 @@ use super::append::{Source, delta_on};
 use super::branch::{Branches, Shared};
 use super::compare::{Compared, compare};
 use super::detour::{Detour, Step};
-use super::frames::{Batch, FrameHead, Salts, Settled, settle};
+use super::frames::{Batch, FrameHead, PAGE, Salts, Settled, settle};
 use super::ground::{Node, node};
-use super::push::Outcome;
+use super::push::{Outcome, is_new};
 use super::standing::{self, Opened, Standing, last_known, states_after};
 use super::{branch::Branch, freelist};
-use crate::log::{Database, Delta, LIBSQL, Refusal, Sender, SyncRequest};
+use crate::log::{Database, Delta, LIBSQL, Refusal, RefusedFrames, Sender, SyncRequest, reason};
 use crate::store::Created;
 
 /// How often the end of a detour is looked for when another server adds to it.
@@ -44,11 +44,12 @@ pub(super) async fn finish(db: &Arc<Database>, branch: &Shared, at: Place) -> Re
         known = usize::try_from(place.frame.0 - fork.frame.0).unwrap_or(usize::MAX);
         from = Node::at(db, place);
     }
-    if from.standing.txid == TxId(0) {
+    let nothing = from.standing.txid == TxId(0);
+    if nothing && (from.detour.is_some() || !is_new(db, from.place, salts)) {
         return Ok(None);
     }
     let seen = from.detour.as_ref().is_some_and(|detour| detour.knows(salts));
-    if known == 0 && !seen && !db.branches.is_proven(from.place.generation, salts) {
+    if known == 0 && !seen && !nothing && !db.branches.is_proven(from.place.generation, salts) {
         return Ok(None);
     }
     let batch = Batch { heads: Vec::new(), pages: bytes::Bytes::new(), salts };
@@ -61,11 +62,15 @@ pub(super) async fn finish(db: &Arc<Database>, branch: &Shared, at: Place) -> Re
         batch: &batch,
         heads: &heads,
         known,
-        proven: true,
+        proven: !nothing || db.branches.was_asked(salts).is_none(),
         number: Some(branch.number),
+        client: "",
     };
     let healed = diverged.heal().await?;
     drop(branch);
+    if healed.outcome == Outcome::Conflict {
+        return Ok(None);
+    }
     Ok(node(db, healed.place).await?)
 }
 
@@ -85,6 +90,8 @@ pub(super) struct Diverged<'a> {
     pub(super) proven: bool,
     /// The number that its detour must have, if it has none yet.
     pub(super) number: Option<Generation>,
+    /// Who sends it, for people.
+    pub(super) client: &'a str,
 }
 
 /// Where a push led.
@@ -105,10 +112,14 @@ impl Diverged<'_> {
             if rest.is_empty() {
                 return Ok(Healed { place: self.from.place, outcome });
             }
-            if self.from.standing.txid == TxId(0) {
+            let nothing = self.from.standing.txid == TxId(0);
+            if nothing && self.from.detour.is_some() {
                 return self.aside().await;
             }
-            let opened = standing::open(db, &self.from.standing).await?;
+            let opened = match nothing {
+                true => standing::nothing(db),
+                false => standing::open(db, &self.from.standing).await?,
+            };
             let opened = opened.ok_or_else(|| standing::lost(db))?;
             self.check_growth()?;
             if let Some(step) = self.own_step(&opened).await? {
@@ -116,13 +127,17 @@ impl Diverged<'_> {
                 self.proven = true;
                 continue;
             }
-            if !self.proven {
+            if !self.proven && !nothing {
                 return self.aside().await;
             }
             let after = states_after(&opened, self.from.standing, rest).await?;
             if let Some((frames, standing)) = last_known(db, &self.from.standing, &after) {
                 self.note(frames, standing).await?;
+                self.proven = true;
                 continue;
+            }
+            if !self.proven {
+                return Ok(Healed { place: self.from.place, outcome: Outcome::Conflict });
             }
             let last = after.last().ok_or(Refusal::Busy)?;
             let standing =
@@ -179,11 +194,12 @@ impl Diverged<'_> {
         };
         let frames = self.rest().len() as u64;
         let delta: Delta = delta_on(db, &source, &settled, (frames, local.state)).await?;
-        let base = db.read(|log| log.entry(opened.base).map(|entry| entry.position)).flatten();
+        let base = db.read(|log| log.base(opened.base).map(|entry| entry.position)).flatten();
         let is_position = db.read(|log| before.merge(log)).flatten().is_none();
         kill_point("server-libsql-before-merge");
         let request = SyncRequest {
             base: Some(base.ok_or_else(|| standing::lost(db))?),
+            from_nothing: opened.base == TxId(0),
             device: LIBSQL,
             delta: Some(delta),
             confirm: false,
@@ -191,11 +207,30 @@ impl Diverged<'_> {
             sender: Sender::Itself,
             policy: None,
         };
-        let verdict = db.sync(request).await?;
+        let verdict = match db.sync(request).await {
+            Ok(verdict) => verdict,
+            Err(refusal) => {
+                self.refused(&refusal, &source, &settled, local).await;
+                return Err(refusal);
+            }
+        };
         let merged = verdict.merge.map(|merge| merge.txid);
         let txid = merged.or(verdict.from).ok_or_else(|| standing::lost(db))?;
         let outcome = if merged.is_some() { Outcome::Merged } else { Outcome::Appended };
         Ok((Standing { txid, ..local }, outcome))
+    }
+
+    /// Records that the rest cannot be merged, with its pages unless they are many.
+    async fn refused(&self, refusal: &Refusal, source: &Source<'_>, settled: &Settled, local: Standing) {
+        let (db, frames) = (self.db, self.rest().len() as u64);
+        let (client, salts, after) = (self.client, self.batch.salts, self.from.place);
+        let facts = RefusedFrames { client, salts, after, frames };
+        if reason(refusal).is_none() || db.is_refused(&facts, refusal) {
+            return;
+        }
+        let few = settled.pages.len() * PAGE <= db.context.limits.body_memory;
+        let delta = if few { delta_on(db, source, settled, (frames, local.state)).await.ok() } else { None };
+        db.refuse(&facts, refusal, delta).await;
     }
 
     /// Notes that so many frames lead to that state of the history, in the client's detour or in a new one.

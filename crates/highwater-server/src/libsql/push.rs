@@ -20,7 +20,7 @@ use super::frames::{Batch, FrameHead, PAGE, PAGE_SIZE, Salts, settle};
 use super::freelist;
 use super::ground::{Ground, Node, ground, node};
 use super::heal::{Diverged, Healed};
-use crate::log::{Appended, Database, LIBSQL, Refusal};
+use crate::log::{Appended, Database, LIBSQL, Refusal, RefusedFrames, UnknownBase, reason};
 
 /// How often a server that loses the race for head+1 compares again before it gives up.
 const ATTEMPTS: usize = 16;
@@ -35,6 +35,8 @@ pub(crate) struct Request<'a> {
     pub(crate) first: FrameNo,
     pub(crate) batch: Batch,
     pub(crate) baton: Option<&'a str>,
+    /// Who sends it, for people.
+    pub(crate) client: &'a str,
 }
 
 /// The answer, as the protocol has it.
@@ -103,7 +105,7 @@ pub(crate) async fn push(db: &Arc<Database>, request: Request<'_>) -> Result<Pus
     if let Some(database) = db.read(|log| log.page_size).filter(|size| *size != PAGE_SIZE) {
         return Err(Refusal::WrongPageSize { database, sent: PAGE_SIZE });
     }
-    let Request { generation, first, batch, baton } = request;
+    let Request { generation, first, batch, baton, client } = request;
     let work = |fork: Option<Node>, branch, waiting| Work {
         db,
         fork,
@@ -111,6 +113,7 @@ pub(crate) async fn push(db: &Arc<Database>, request: Request<'_>) -> Result<Pus
         waiting,
         batch: &batch,
         first,
+        client,
         follows: matches!(baton.and_then(Baton::parse), Some(Baton::Log(_))),
     };
     if baton.and_then(Baton::parse) == Some(Baton::Again) {
@@ -197,6 +200,7 @@ struct Work<'a> {
     batch: &'a Batch,
     /// The number of the batch's first frame.
     first: FrameNo,
+    client: &'a str,
     /// Whether it follows what was taken in within the same sync.
     follows: bool,
 }
@@ -234,10 +238,13 @@ impl Work<'_> {
             match self.compare(&heads).await? {
                 Step::Known(place) => {
                     self.db.branches.prove(place.generation, self.batch.salts);
+                    drop(turn);
+                    self.db.came_through(self.batch.salts, place.frame).await;
                     return Ok(Pushed::new(Outcome::Known, place));
                 }
                 Step::Stranger(place) => {
-                    return Ok(Pushed::conflict(place, "its log does not continue this database's history"));
+                    drop(turn);
+                    return Ok(self.stranger(place, heads.len()).await);
                 }
                 Step::Show(place) => {
                     self.db.branches.ask(self.batch.salts, place.frame);
@@ -258,7 +265,11 @@ impl Work<'_> {
                     };
                     drop(turn);
                     self.db.branches.prove(entry.generation, self.batch.salts);
+                    if at.frame == FrameNo(0) && self.db.read(|log| log.is_beginning(at)) == Some(true) {
+                        self.db.begun_by(self.batch.salts).await?;
+                    }
                     self.db.snapshot_if_due();
+                    self.db.came_through(self.batch.salts, entry.frame).await;
                     return Ok(Pushed::new(Outcome::Appended, entry));
                 }
             }
@@ -346,7 +357,10 @@ impl Work<'_> {
         }
         let begins = from.place.frame == FrameNo(0) && branches.was_asked(salts).is_none();
         if from.standing.txid == TxId(0) {
-            return Step::Stranger(from.place);
+            // It began with an empty database, as this history did. Of one that was asked for its whole log it is not
+            // known with what that begins: what of it the history has may tell.
+            let new = is_new(self.db, from.place, salts);
+            return if new { step(begins) } else { Step::Stranger(from.place) };
         }
         if branches.is_proven(from.place.generation, salts) || self.follows || begins {
             return step(true);
@@ -356,6 +370,18 @@ impl Work<'_> {
         }
         let span = self.db.read(|log| log.at(from.place).map_or(0, |entry| entry.frames)).unwrap_or(0);
         Step::Show(Place { frame: FrameNo(from.place.frame.0.saturating_sub(span.into())), ..from.place })
+    }
+
+    /// Its frames are of another history; that is recorded.
+    async fn stranger(&self, place: Place, frames: usize) -> Pushed {
+        let refusal = self.db.read(|log| {
+            let (head, oldest) = (log.head().position, log.oldest().position);
+            Refusal::UnknownBase(Box::new(UnknownBase { base: None, head, oldest }))
+        });
+        let refusal = refusal.unwrap_or(Refusal::UnknownDatabase);
+        let (client, salts, frames) = (self.client, self.batch.salts, frames as u64);
+        self.db.refuse(&RefusedFrames { client, salts, after: place, frames }, &refusal, None).await;
+        Pushed::conflict(place, reason(&refusal).unwrap_or_default())
     }
 
     /// Merges what a client wrote while others did.
@@ -376,19 +402,21 @@ impl Work<'_> {
             known,
             proven,
             number: None,
+            client: self.client,
         };
         match diverged.heal().await {
+            Ok(Healed { place, outcome: Outcome::Conflict }) => Ok(self.stranger(place, heads.len()).await),
             Ok(Healed { place, outcome }) => {
                 self.db.branches.prove(place.generation, salts);
+                if outcome != Outcome::Aside {
+                    self.db.came_through(salts, place.frame).await;
+                }
                 Ok(Pushed::new(outcome, place))
             }
-            Err(Refusal::Conflict(conflict)) => {
-                let count = conflict.1.len();
-                let why = format!("the policy is to merge nothing that meets ({count} rows do)");
-                Ok(Pushed::conflict(place, why))
-            }
-            Err(Refusal::CannotMerge(why)) => Ok(Pushed::conflict(place, why.1.reason)),
-            Err(refusal) => Err(refusal),
+            Err(refusal) => match reason(&refusal) {
+                Some(why) => Ok(Pushed::conflict(place, why)),
+                None => Err(refusal),
+            },
         }
     }
 
@@ -419,6 +447,13 @@ impl Work<'_> {
             Appended::Done(entry) => Ok(Some(entry.position.place())),
         }
     }
+}
+
+/// Whether a log that has nothing of this history may have begun with an empty database, as the history did. One that
+/// pushed into it before did not: it is an older copy of a client's files, and its rows are here.
+pub(super) fn is_new(db: &Database, at: Place, salts: Salts) -> bool {
+    let begins = db.read(|log| log.is_beginning(at) && !log.refusals.is_founder(salts)) == Some(true);
+    begins && !db.branches.is_proven(at.generation, salts)
 }
 
 /// Compares a whole log of an unknown generation with the generation that began with nothing: its first

@@ -63,6 +63,9 @@ pub(super) struct Opened {
 
 /// Opens a state; `None` when it is nothing at all, or not retained.
 pub(super) async fn open(db: &Arc<Database>, standing: &Standing) -> Result<Option<Opened>> {
+    if standing.txid == TxId(0) {
+        return Ok(None);
+    }
     let merge = db.read(|log| standing.merge(log)).flatten();
     let base = merge.map_or(standing.txid, |merge| merge.base);
     let Some(source) = db.state(base, &Arc::new(Kept::default())) else { return Ok(None) };
@@ -72,6 +75,12 @@ pub(super) async fn open(db: &Arc<Database>, standing: &Standing) -> Result<Opti
     let overlay = db.stored_delta(&merge).await?;
     let own = overlay.as_ref().map(|overlay| overlay.pages().to_vec()).unwrap_or_default();
     Ok(Some(Opened { source: Arc::new(source.with(overlay)), base, own }))
+}
+
+/// Opens the empty database that comes before a history.
+pub(super) fn nothing(db: &Arc<Database>) -> Option<Opened> {
+    let source = db.state(TxId(0), &Arc::new(Kept::default()))?;
+    Some(Opened { source: Arc::new(source), base: TxId(0), own: Vec::new() })
 }
 
 /// Pages of a state, in order.

@@ -20,7 +20,7 @@ pub(super) async fn detail(db: &Database, change: &Change, sides: &Sides) -> Res
     let found = db.read(|log| {
         let devices: BTreeSet<String> =
             log.after(change.base).iter().map(|entry| format!("{:016x}", entry.node_id)).collect();
-        Some((log.entry(change.base)?.position, log.head().position, devices))
+        Some((log.base(change.base)?.position, log.head().position, devices))
     });
     let lost = || Error::damaged(&paths::pushes(&db.name), "a file of its history is not retained");
     let (base, head, devices) = found.flatten().ok_or_else(lost)?;

@@ -45,6 +45,8 @@ pub(crate) struct SyncRequest {
     pub(crate) pending: Vec<StateHash>,
     /// Who sent them.
     pub(crate) sender: Sender,
+    /// Whether its change is measured from an empty database; it names no base then.
+    pub(crate) from_nothing: bool,
     /// What the client wants to happen where its change meets others; `None`: as the server is set.
     pub(crate) policy: Option<MergePolicy>,
 }
@@ -56,6 +58,8 @@ pub(crate) struct Claim<'a> {
     pub(crate) device: DeviceId,
     pub(crate) pending: &'a [StateHash],
     pub(crate) sender: Sender,
+    /// Whether its change is measured from an empty database.
+    pub(crate) from_nothing: bool,
 }
 
 /// Who sent what a client has, beside the client itself.
@@ -88,7 +92,8 @@ impl Claim<'_> {
 
 impl SyncRequest {
     pub(crate) fn claim(&self) -> Claim<'_> {
-        Claim { base: self.base, device: self.device, pending: &self.pending, sender: self.sender }
+        let Self { base, device, sender, from_nothing, .. } = *self;
+        Claim { base, device, pending: &self.pending, sender, from_nothing }
     }
 }
 
@@ -183,14 +188,17 @@ pub(super) fn decide(log: Option<&Log>, claim: Claim<'_>, change: Option<(PageSi
     // A delta to the state that it started from is none.
     let changed =
         change.map(|(_, state)| state).filter(|state| claim.base.is_none_or(|base| base.state != *state));
-    let Some(base) = claim.base else {
+    let base =
+        if claim.from_nothing { log.base(TxId(0)).map(|nothing| nothing.position) } else { claim.base };
+    let Some(base) = base else {
         return match changed.map(|state| log.newest_of(state)) {
             None => Decision::At { from: None },
             Some(Some(entry)) => Decision::At { from: Some(entry.txid) },
             Some(None) => unknown(),
         };
     };
-    let Some(entry) = log.find(base) else { return unknown() };
+    let found = if claim.from_nothing { log.base(TxId(0)) } else { log.find(base).cloned() };
+    let Some(entry) = found else { return unknown() };
     let (base, local) = (entry.txid, changed.unwrap_or(base.state));
     let origin = arrived(log, &claim, base);
     let since = origin.map_or(base, |origin| origin.txid());

@@ -15,6 +15,7 @@ use highwater_pages::{PageHash, StateSum};
 use super::LIBSQL;
 use super::file::StoredFile;
 use super::merges::Merges;
+use super::refusals::Refusals;
 use super::table::PageTable;
 use crate::SnapshotPolicy;
 
@@ -47,7 +48,7 @@ pub(crate) struct Log {
     /// Never empty; consecutive transaction ids.
     entries: Vec<Entry>,
     /// Its own copy of the last entry, so that there always is one.
-    head: Entry,
+    pub(super) head: Entry,
     newest: HashMap<StateHash, TxId>,
     /// By the transaction that they are taken after.
     snapshots: BTreeMap<TxId, Arc<StoredFile>>,
@@ -55,6 +56,7 @@ pub(crate) struct Log {
     last_libsql_ms: Option<i64>,
     pub(crate) table: PageTable,
     pub(crate) merges: Merges,
+    pub(crate) refusals: Refusals,
 }
 
 impl Log {
@@ -69,6 +71,7 @@ impl Log {
             snapshots: BTreeMap::new(),
             table: PageTable::default(),
             merges: Merges::default(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -97,6 +100,26 @@ impl Log {
     pub(crate) fn entry(&self, txid: TxId) -> Option<&Entry> {
         let at = usize::try_from(txid.0.checked_sub(self.oldest().txid.0)?).ok()?;
         self.entries.get(at)
+    }
+
+    /// The position that a change is measured from: one of the history, or with 0 the empty database before it.
+    pub(crate) fn base(&self, txid: TxId) -> Option<Entry> {
+        if txid != TxId(0) {
+            return self.entry(txid).cloned();
+        }
+        let page_count = PageCount(0);
+        let state = StateSum::EMPTY.state(page_count, self.page_size);
+        let generation = self.oldest().position.generation;
+        let (timestamp_ms, node_id, frames, file) = (0, 0, 0, None);
+        let position = Position { generation, frame: FrameNo(0), state };
+        Some(Entry { txid, position, page_count, timestamp_ms, node_id, frames, file })
+    }
+
+    /// Whether nothing comes before that place: the history is kept from its first push on, and begins there.
+    pub(crate) fn is_beginning(&self, at: Place) -> bool {
+        let oldest = self.oldest();
+        let begins = Place { generation: oldest.position.generation, frame: FrameNo(0) };
+        oldest.txid == TxId::FIRST && at == begins
     }
 
     /// Adds the position after the head. Its pages are taken in by the caller.
@@ -130,7 +153,10 @@ impl Log {
 
     /// About how much memory it takes, in bytes: the page table, the indexes of the files, the history.
     pub(crate) fn memory(&self) -> u64 {
-        self.table.memory() + self.merges.memory() + (self.entries.len() as u64) * ENTRY
+        self.table.memory()
+            + self.merges.memory()
+            + self.refusals.memory()
+            + (self.entries.len() as u64) * ENTRY
     }
 
     /// Notes a durable snapshot.

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use highwater_ltx::{DeviceId, PageNo, StateHash, TxId};
-use highwater_merge::{Merged, Options, Sides};
+use highwater_merge::{Bounds, Exceeded, Merged, Options, Sides};
 use highwater_pages::owners::PageSource;
 use highwater_pages::{PageHash, StateSum, kill_point, page_hash};
 use highwater_wire::{CannotMerge, MergePolicy, MergeRecord, Outcome};
@@ -22,7 +22,7 @@ use super::delta::{Delta, DeltaImages};
 use super::entries::Entry;
 use super::state::{Kept, Overlay, State};
 use super::{Database, MergeName, blocking, conflict, file, ms_since};
-use crate::{Error, Result, paths};
+use crate::{Error, Limits, Result, paths};
 
 /// The version of a record.
 const RECORD: u32 = 1;
@@ -86,7 +86,7 @@ impl Database {
                 return Err(Refusal::Busy);
             }
         }
-        let base_state = self.read(|log| log.entry(base).map(|entry| entry.position.state)).flatten();
+        let base_state = self.read(|log| log.base(base).map(|entry| entry.position.state)).flatten();
         let base_state = base_state.ok_or_else(|| lost(self))?;
         let change = Change {
             base,
@@ -111,7 +111,7 @@ impl Database {
 
     /// Whether a delta leads from a position to the state that it says.
     async fn check_on(self: &Arc<Self>, base: TxId, delta: &Delta) -> Result<(), Refusal> {
-        let found = self.read(|log| log.entry(base).map(|entry| (entry.position.state, entry.page_count)));
+        let found = self.read(|log| log.base(base).map(|entry| (entry.position.state, entry.page_count)));
         let (state, before) = found.flatten().ok_or_else(|| lost(self))?;
         if let Some(page) = delta.missing_growth(before) {
             return Err(Refusal::Corrupt(format!(
@@ -175,10 +175,14 @@ impl Database {
             local_changed: local_changed.into_iter().collect(),
             head_changed: head_changed.into_iter().collect(),
         };
-        let policy = change.policy;
+        let (policy, limits) = (change.policy, self.context.limits.clone());
+        let bounds =
+            Bounds { until: began.checked_add(limits.merge_timeout), memory: Some(limits.merge_memory) };
+        let options = Options { policy, renumbered, rejected, bounds };
         let kept_sides = sides.clone();
         let merged = blocking(move || {
-            match highwater_merge::merge(&sides, &Options { policy, renumbered, rejected }) {
+            match highwater_merge::merge(&sides, &options) {
+                Ok(Merged::Exceeded(what)) => Ok(Merged::Refused(too_much(what, &limits))),
                 Ok(merged) => Ok(merged),
                 Err(highwater_merge::Error::Read(error)) => Err(Error::Run(error)),
                 // Whoever pushed it has to mend it: trying again does not help.
@@ -200,6 +204,7 @@ impl Database {
                 let detail = conflict::detail(self, change, &kept_sides).await?;
                 Err(Refusal::Conflict(Box::new((detail, conflicts))))
             }
+            Merged::Exceeded(_) => Err(Refusal::Busy),
             Merged::Refused(why) => {
                 tracing::warn!(
                     db = %self.name, device = %change.device, object = why.object.as_deref(), reason = %why.reason,
@@ -246,8 +251,7 @@ impl Database {
             local: change.state,
             conflicts: u32::try_from(merge.conflicts.len()).unwrap_or(u32::MAX),
         };
-        let found =
-            self.read(|log| (log.entry(change.base).map(|entry| entry.position), log.head().position));
+        let found = self.read(|log| (log.base(change.base).map(|entry| entry.position), log.head().position));
         let (Some(base), head_before) = found.ok_or(Refusal::UnknownDatabase)? else {
             return Err(lost(self));
         };
@@ -329,7 +333,7 @@ impl Database {
 
     /// The pages that a device had on top of its base when it was merged.
     pub(crate) async fn stored_delta(&self, merge: &MergeName) -> Result<Option<Arc<Overlay>>> {
-        let base = self.read(|log| log.entry(merge.base).map(|entry| entry.position.state)).flatten();
+        let base = self.read(|log| log.base(merge.base).map(|entry| entry.position.state)).flatten();
         if base == Some(merge.local) {
             return Ok(None);
         }
@@ -347,7 +351,12 @@ impl Database {
         let bytes = self.context.store.read_one(&object, 0..size).await?;
         let record = serde_json::from_slice(&bytes)
             .map_err(|error| Error::damaged(&object, format!("it is no record of a merge: {error}")))?;
-        let resolved = self.read(|log| log.merges.is_seen(merge.txid)).unwrap_or(false);
+        let mut resolved = self.read(|log| log.merges.is_seen(merge.txid)).unwrap_or(false);
+        if !resolved && self.context.store.size(&paths::seen(&self.name, merge.txid)).await?.is_some() {
+            // Noted by another server.
+            self.see(merge.txid);
+            resolved = true;
+        }
         Ok(Some(MergeRecord { resolved, ..record }))
     }
 
@@ -383,7 +392,7 @@ impl Database {
         merge: MergeName,
     ) -> Result<Verdict, Refusal> {
         for _ in 0..super::decide::ATTEMPTS {
-            let found = self.read(|log| Some((log.head().clone(), log.entry(base)?.page_count)));
+            let found = self.read(|log| Some((log.head().clone(), log.base(base)?.page_count)));
             let (head, before) = found.flatten().ok_or_else(|| lost(self))?;
             let own: &[(PageNo, PageHash)] = delta.map_or(&[], |delta| &delta.pages);
             let local_count = delta.map_or(before, |delta| delta.commit);
@@ -412,6 +421,21 @@ impl Database {
         }
         Err(Refusal::Busy)
     }
+}
+
+/// Why a merge that takes too much is refused.
+fn too_much(what: Exceeded, limits: &Limits) -> CannotMerge {
+    let reason = match what {
+        Exceeded::Time => format!(
+            "the merge takes longer than {} s: sync more often, or let the operator raise `timeouts.merge`",
+            limits.merge_timeout.as_secs_f32()
+        ),
+        Exceeded::Memory => format!(
+            "the merge takes more than {} MiB of memory: sync more often, or let the operator raise `limits.merge_memory`",
+            limits.merge_memory >> 20
+        ),
+    };
+    CannotMerge { object: None, reason }
 }
 
 /// The hashes of pages, read on a thread of its own.

@@ -85,6 +85,15 @@ impl Merges {
         merges
     }
 
+    /// Takes in what the folder has of an entry of another server, and of what was seen since.
+    pub(crate) fn follow(&mut self, objects: &[ObjectMeta], entry: &Entry) {
+        let mut names = objects.iter().filter_map(|object| MergeName::parse(&object.location));
+        if let Some(name) = names.find(|name| name.is_of(entry)) {
+            self.add(name);
+        }
+        self.seen.extend(objects.iter().filter_map(|object| seen(&object.location)));
+    }
+
     /// Takes in the merge of the newest entry.
     pub(crate) fn add(&mut self, name: MergeName) {
         self.aliases.entry(name.local).or_default().push(name.txid);

@@ -18,6 +18,7 @@ mod locate;
 mod merge;
 mod merges;
 mod open;
+mod refusals;
 mod snapshot;
 mod state;
 mod table;
@@ -38,6 +39,7 @@ pub(crate) use entries::{Entry, Log};
 pub(crate) use images::{Batch, Images, blocking};
 pub(crate) use locate::Located;
 pub(crate) use merges::MergeName;
+pub(crate) use refusals::{RefusedFrames, RefusedName, reason};
 pub(crate) use snapshot::snapshot_header;
 pub(crate) use state::{Kept, State};
 
@@ -49,7 +51,6 @@ use crate::share::Shares;
 use crate::store::Store;
 use crate::{DeletionPolicy, Error, LibsqlConfig, Limits, MergeConfig, Result, SnapshotPolicy, paths};
 use file::StoredFile;
-use merges::Merges;
 
 /// Who pushed, in the log, when it was a libSQL client: they have no device id of their own. The node id
 /// in the files reads `libsql`.
@@ -189,19 +190,19 @@ impl Database {
             let (header, file) = StoredFile::open(store, &self.name, (false, txid, size), true).await?;
             let file = Arc::new(file);
             let index = file.index(store, &self.name).await?;
+            // It may be a merge, and then its record is there: it came first. What other merges left is known.
+            let since = paths::merges_since(&self.name, txid);
+            let found = store.list_after(&paths::merges(&self.name), &since).await?;
             self.write(|log| {
                 let entry = open::follow(&self.name, log.as_ref(), &header, &file)?;
                 tracing::debug!(db = %self.name, txid = txid.0, "found a push of another server");
                 Log::append(log, header.page_size, entry, &index, &[]);
+                if let Some(log) = log {
+                    log.merges.follow(&found, &log.head);
+                    log.refusals.add_all(&found);
+                }
                 Ok::<_, Error>(())
             })?;
-            // It may be a merge, and then its record is there: it came first.
-            let merges = store.list(&paths::merges(&self.name)).await?;
-            self.write(|log| {
-                if let Some(log) = log {
-                    log.merges = Merges::of(&merges, |txid| log.entry(txid));
-                }
-            });
         }
     }
 

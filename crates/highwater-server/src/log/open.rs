@@ -81,6 +81,7 @@ pub(crate) async fn open(store: &Store, db: &DbName) -> Result<Option<Log>> {
             log.add_snapshot(Arc::new(StoredFile::unread(true, txid, size)));
         }
         log.merges = Merges::of(&merges, |txid| log.entry(txid));
+        log.refusals.add_all(&merges);
         log
     }))
 }

@@ -103,9 +103,12 @@ pub(crate) struct State {
 }
 
 impl Database {
-    /// The position after `txid` as pages; `None` when it is not retained.
+    /// The position after `txid` as pages, after 0 none; `None` when it is not retained.
     pub(crate) fn state(self: &Arc<Self>, txid: TxId, kept: &Arc<Kept>) -> Option<State> {
-        let found = self.read(|log| Some((log.page_size, log.entry(txid)?.page_count, log.files_of(txid)?)));
+        let found = self.read(|log| {
+            let files = if txid == TxId(0) { Vec::new() } else { log.files_of(txid)? };
+            Some((log.page_size, log.base(txid)?.page_count, files))
+        });
         let (page_size, page_count, files) = found.flatten()?;
         let (db, kept, runtime) = (Arc::clone(self), Arc::clone(kept), Handle::current());
         Some(State { db, txid, page_size, page_count, files, overlay: None, kept, runtime })

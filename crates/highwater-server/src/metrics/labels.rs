@@ -2,7 +2,6 @@
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code)]
 pub(crate) enum Route {
     Health,
     Ready,
@@ -90,7 +89,6 @@ impl Protocol {
 
 /// What a request did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code)]
 pub(crate) enum Did {
     UpToDate,
     Pushed,

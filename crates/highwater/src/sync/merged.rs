@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use highwater_ltx::TxId;
-use highwater_wire::Conflict;
+use highwater_wire::{Conflict, MergeRecord};
 
 use super::Run;
 use crate::api::SyncAnswer;
@@ -39,7 +39,7 @@ impl Run<'_> {
     pub(super) fn fetch_conflicts(&self, merges: Merges) -> Vec<Conflict> {
         let mut conflicts = Vec::new();
         for (txid, _) in merges.0.into_iter().filter(|(_, conflicts)| *conflicts > 0) {
-            match self.api.merge_record(txid) {
+            match self.api.record::<MergeRecord>(&txid.0.to_string()) {
                 Ok(record) => conflicts.extend(record.conflicts),
                 Err(error) => {
                     tracing::warn!(%error, "what a merge could not keep was not fetched; `highwater conflicts` shows it");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater::{Conflict, ConflictKind, Kept, LIBSQL_NODE, MergeRecord, RowJson, SqlValue};
+use highwater::{Conflict, ConflictKind, Kept, LIBSQL_NODE, MergeRecord, RefusedPush, RowJson, SqlValue};
 
 use crate::failure::quoted;
 use crate::output::{count, time};
@@ -30,6 +30,52 @@ pub(super) fn line(merge: &MergeRecord) -> String {
         if places.is_empty() { "-".to_owned() } else { places.join(", ") },
         if merge.resolved { "  resolved" } else { "" },
     )
+}
+
+/// A refused push in one line.
+pub(super) fn refused_line(push: &RefusedPush) -> String {
+    let object = push.object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default();
+    format!(
+        "{:>17}  {}  libSQL {}  refused: {object}{}{}",
+        push.id,
+        time(push.time_ms),
+        push.client,
+        push.reason,
+        if push.resolved { "  resolved" } else { "" },
+    )
+}
+
+/// A refused push with everything that is known of it.
+pub(super) fn refused(target: &str, push: &RefusedPush) -> String {
+    let object = push.object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default();
+    let mut parts = vec![format!(
+        "Push {} of the libSQL client {}, {}, was refused{}\n{} after frame {} of its generation {}\nWhy: {object}{}",
+        push.id,
+        push.client,
+        time(push.time_ms),
+        if push.resolved { " (resolved)" } else { "" },
+        count(push.frames, "frame"),
+        push.after,
+        push.generation,
+        push.reason,
+    )];
+    parts.extend(push.conflicts.iter().enumerate().map(|(at, conflict)| one(at + 1, conflict)));
+    if !push.resolved {
+        let kept = match push.pages {
+            0 => "The client has all of it, and nothing was lost".to_owned(),
+            pages => format!(
+                "The client has all of it, and the server keeps {}: nothing was lost",
+                count(pages.into(), "page")
+            ),
+        };
+        parts.push(format!(
+            "{kept}. The client tries again with each sync; when the reason is gone, it gets through, and this is resolved.\n\
+             If it never comes back: highwater conflicts resolve {} {}",
+            quoted(std::path::Path::new(target)),
+            push.id
+        ));
+    }
+    parts.join("\n\n")
 }
 
 /// The first half of the device's id, as `highwater log` shows it.
