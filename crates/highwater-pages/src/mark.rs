@@ -10,14 +10,12 @@
 //!   as then. File times have the granularity of a kernel tick, so they are only recorded when the
 //!   last change lay at least [`QUIET`] back.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use highwater_ltx::{PageCount, PageNo, PageSize};
+use highwater_ltx::PageSize;
 
-use crate::PageHash;
 use crate::error::{Error, Result};
 use crate::replica::beside;
 use crate::wal::{self, Candidates, LostReason, WalMark, WalTail};
@@ -101,23 +99,6 @@ impl Mark {
             }
             WalTail::Continuous(candidates) => Suspects::Some(candidates),
         })
-    }
-
-    /// Whether the log proves that since this mark `pages` once were as given, in a database of that size. See
-    /// [`wal::passed`].
-    pub fn passed(
-        &self,
-        db: &Path,
-        page_count: PageCount,
-        pages: &BTreeMap<PageNo, PageHash>,
-    ) -> Result<bool> {
-        let wal_path = beside(db, "-wal");
-        // A log that came after the mark is newer from its beginning.
-        let start = match self.wal {
-            Some(mark) => Some(mark),
-            None => start_of_log(&wal_path)?,
-        };
-        start.map_or(Ok(false), |start| wal::passed(&wal_path, &start, page_count, pages))
     }
 }
 

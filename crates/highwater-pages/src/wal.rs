@@ -47,7 +47,7 @@ use highwater_ltx::{PageCount, PageNo, PageSize};
 use crate::error::Result;
 pub use advance::advance;
 use log::{Chain, FrameHeader, HeaderRead, LogFile, LogHeader, Stop};
-pub use passed::passed;
+pub use passed::passed_through;
 
 /// How often reading is tried again when the log is restarted meanwhile.
 const ATTEMPTS: u32 = 5;

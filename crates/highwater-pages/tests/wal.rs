@@ -15,10 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use highwater_ltx::{PageCount, PageNo, PageSize};
-use highwater_pages::wal::{
-    LostReason, WalMark, WalTail, advance, mark, mark_from, mark_locked, passed, tail,
-};
-use highwater_pages::{PageHash, canonical, page_hash};
+use highwater_pages::wal::{LostReason, WalMark, WalTail, advance, mark, mark_from, mark_locked, tail};
 use rusqlite::Connection;
 
 /// Numbers that depend on the seed alone.
@@ -472,40 +469,4 @@ fn a_cut_old_round_is_lost() {
     assert!(cuts > 1000);
     let found = tail(&database.wal, Some(&since), database.size).unwrap();
     assert!(matches!(found, WalTail::Continuous(c) if c.restarted));
-}
-
-/// As hashes, the way page sums have them.
-fn hashes(image: &Image) -> BTreeMap<PageNo, PageHash> {
-    image.iter().map(|(page, data)| (*page, page_hash(*page, &canonical(*page, data)))).collect()
-}
-
-#[test]
-fn the_log_tells_that_a_state_was_passed_whatever_was_written_since_and_of_no_other() {
-    let database = Database::new(1024, 0);
-    let app = open(&database.path);
-    app.execute_batch("INSERT INTO t VALUES (1, 'one')").unwrap();
-    let start = mark_locked(&database.wal, None).unwrap().unwrap();
-    let before = image(&app);
-    app.execute_batch("INSERT INTO t VALUES (2, 'two')").unwrap();
-    let then = image(&app);
-    app.execute_batch("DELETE FROM t").unwrap();
-    let now = image(&app);
-    let moved = |from: &Image, to: &Image| -> BTreeMap<PageNo, PageHash> {
-        hashes(to).into_iter().filter(|(page, hash)| hashes(from).get(page) != Some(hash)).collect()
-    };
-    let count = PageCount(then.len() as u32);
-    let asked = |pages, count| passed(&database.wal, &start, count, &pages).unwrap();
-    assert!(asked(moved(&before, &then), count));
-    assert!(asked(moved(&before, &now), count));
-    // Never together, never of that size, never at all.
-    let mut mixed = moved(&before, &then);
-    let other = moved(&then, &now).into_iter().next().unwrap();
-    mixed.insert(other.0, other.1);
-    assert!(!asked(mixed, count));
-    assert!(!asked(moved(&before, &then), PageCount(count.0 + 1)));
-    assert!(!asked(moved(&then, &before), count));
-    assert!(!asked(BTreeMap::new(), count));
-    // A new round of the log does not reach back.
-    app.execute_batch("PRAGMA wal_checkpoint(RESTART); INSERT INTO t VALUES (3, 'three')").unwrap();
-    assert!(!asked(moved(&before, &then), count));
 }

@@ -1,59 +1,109 @@
-//! Whether a database once was in a certain state, whatever was written to it since.
+//! Whether a database has been in a state, by what its log still holds of the time since a mark.
+//!
+//! A transaction is there whole or not at all. So a log that continues from a mark tells exactly whether some commit
+//! since brought the database to a state that is known by its page sums, whatever was written afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use highwater_ltx::{PageCount, PageNo};
+use highwater_ltx::PageNo;
 
-use super::log::{HeaderRead, LogFile};
+use super::log::{Chain, HeaderRead, LogFile, LogHeader, Stop};
 use super::{Restarts, WalMark, restarts_between};
+use crate::canonical;
 use crate::error::Result;
-use crate::{PageHash, canonical, page_hash};
+use crate::hash::page_hash;
+use crate::sums::PageSums;
 
-/// Whether right after one of the commits since `mark` all of `pages` were as given, and the database of that size. True
-/// is proven by the log's frames; false may also mean that the log does not reach back to the mark any more.
-pub fn passed(
+/// A frame: its page, its number, and the database's size if it ends a transaction.
+type Frame = (PageNo, u64, u32);
+
+/// Whether, after some commit since `since`, the database was in the state of these page sums. `moved` are the pages in
+/// which that state differs from the mark's. When the log does not
+/// continue from the mark, it can still prove that the state was there, but not that it never was. `None`: it says
+/// nothing. Reads the log behind the mark, or all of it.
+pub fn passed_through(
     wal_path: &Path,
-    mark: &WalMark,
-    page_count: PageCount,
-    pages: &BTreeMap<PageNo, PageHash>,
-) -> Result<bool> {
-    let Some(mut log) = LogFile::open(wal_path)? else { return Ok(false) };
+    since: Option<&WalMark>,
+    state: &PageSums,
+    moved: &BTreeSet<PageNo>,
+) -> Result<Option<bool>> {
+    let page_size = state.page_size();
+    let Some(mut log) = LogFile::open(wal_path)? else { return Ok(None) };
     let before = log.header()?;
-    let HeaderRead::Valid(header) = before else { return Ok(false) };
-    let continues = matches!(restarts_between(mark, &header), Some(Restarts::None));
-    if pages.is_empty() || !continues || !log.holds(mark.chain(), header.page_size)? {
-        return Ok(false);
+    let HeaderRead::Valid(header) = before else { return Ok(None) };
+    if moved.is_empty() || header.page_size != page_size {
+        return Ok(None);
     }
+    let mut search = Search { state, missing: moved.clone(), wrong: BTreeSet::new() };
+    let continued = match since {
+        Some(since) if log.holds(since.chain(), page_size)? => {
+            restarts_between(since, &header).zip(Some(since))
+        }
+        _ => None,
+    };
+    let (found, whole) = match continued {
+        Some((Restarts::None, since)) => (search.look(&mut log, &header, since.chain(), u64::MAX)?.0, true),
+        Some((Restarts::One, since)) if since.frames > 0 => {
+            let (found, stop) = search.look(&mut log, &header, since.chain(), u64::MAX)?;
+            // A round that was cut may have lost the very commit.
+            let whole = matches!(stop, Stop::OtherFrame | Stop::Limit);
+            (found || search.look(&mut log, &header, header.chain(), since.frames)?.0, whole)
+        }
+        _ => (search.look(&mut log, &header, header.chain(), u64::MAX)?.0, false),
+    };
+    let held = match continued {
+        Some((_, since)) => log.holds(since.chain(), page_size)?,
+        None => true,
+    };
+    let steady = held && log.header()? == before;
+    Ok((steady && (found || whole)).then_some(found))
+}
 
-    // Each commit's size, and the last frame that it has of each of the pages.
-    let mut commits: Vec<(u32, BTreeMap<PageNo, u64>)> = Vec::new();
-    let mut frames = BTreeMap::new();
-    log.follow(&header, mark.chain(), u64::MAX, |frame, chain| {
-        if pages.contains_key(&frame.page) {
-            frames.insert(frame.page, chain.frames);
-        }
-        if frame.commit != 0 {
-            commits.push((frame.commit, std::mem::take(&mut frames)));
-        }
-    })?;
+struct Search<'a> {
+    state: &'a PageSums,
+    /// Pages that moved and have no frame yet.
+    missing: BTreeSet<PageNo>,
+    /// Pages with a frame that are not as in the state, after the last commit.
+    wrong: BTreeSet<PageNo>,
+}
 
-    let (mut right, mut content) = (BTreeSet::new(), Vec::new());
-    for (size, frames) in commits {
-        for (page, frame) in frames {
-            if !log.frame_page(frame, header.page_size, &mut content)? {
-                return Ok(false);
+impl Search<'_> {
+    /// Looks at each commit of a part of the log.
+    fn look(
+        &mut self,
+        log: &mut LogFile,
+        header: &LogHeader,
+        from: Chain,
+        limit: u64,
+    ) -> Result<(bool, Stop)> {
+        let mut frames: Vec<Frame> = Vec::new();
+        let (_, stop) = log.follow(header, from, limit, |frame, chain| {
+            frames.push((frame.page, chain.frames, frame.commit))
+        })?;
+        let mut written = BTreeMap::new();
+        let mut content = Vec::new();
+        for (page, number, commit) in frames {
+            written.insert(page, number);
+            if commit == 0 {
+                continue;
             }
-            if pages.get(&page) == Some(&page_hash(page, &canonical(page, &content))) {
-                right.insert(page);
-            } else {
-                right.remove(&page);
+            for (page, number) in std::mem::take(&mut written) {
+                let read = log.frame_page(number, self.state.page_size(), &mut content)?;
+                let hash = page_hash(page, &canonical(page, &content));
+                self.missing.remove(&page);
+                if read && self.state.get(page) == Some(hash) {
+                    self.wrong.remove(&page);
+                } else {
+                    self.wrong.insert(page);
+                }
+            }
+            let beyond = |page: &PageNo| page.0 > commit;
+            if commit == self.state.page_count().0 && self.missing.is_empty() && self.wrong.iter().all(beyond)
+            {
+                return Ok((true, stop));
             }
         }
-        if right.len() == pages.len() && size == page_count.0 {
-            // A restart meanwhile would have put other frames under our eyes.
-            return Ok(log.header()? == before);
-        }
+        Ok((false, stop))
     }
-    Ok(false)
 }

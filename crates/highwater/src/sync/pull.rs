@@ -4,7 +4,7 @@
 //! ahead of the commit, so that a sync killed right after it is recognised.
 
 use highwater_ltx::{PageCount, PageNo, StateHash};
-use highwater_pages::{LocalState, PageSums, Replica, StateSum, kill_point};
+use highwater_pages::{LocalState, PageSums, Replica, StateSum, durable, kill_point};
 
 use super::base::{Ground, sums_of};
 use super::exchange::Captured;
@@ -65,7 +65,13 @@ impl Run<'_> {
         let mut after = local;
         let noted = if delta.is_empty() { Ok(()) } else { after.append_ahead(&self.files.sums) };
         after.apply(&received.pages, base.page_count, base.position);
-        if let Err(error) = noted.and_then(|()| after.append_ahead(&self.files.sums)) {
+        // They must be on disk before the commit is: after a power cut that kept only the commit, the pulled rows
+        // would be taken for the device's own.
+        let noted = noted
+            .and_then(|()| after.append_ahead(&self.files.sums))
+            .and_then(|()| durable::sync_path(&self.files.sums))
+            .and_then(|()| durable::sync_dir(self.files.folder()));
+        if let Err(error) = noted {
             tracing::debug!(%error, "the page sums could not be saved ahead of the commit");
         }
         self.sums_checked = true;

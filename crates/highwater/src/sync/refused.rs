@@ -1,7 +1,7 @@
 //! When the server does not take a push: finding out why, and whether it can be mended.
 
 use highwater_ltx::{PageCount, PageNo, PageSize, Position, TxId};
-use highwater_pages::{LoadedSums, PageSums};
+use highwater_pages::{LoadedSums, PageSums, wal};
 use highwater_wire::{ErrorBody, ErrorCode, LocateRequest, SumsOf};
 
 use super::base::Ground;
@@ -141,10 +141,25 @@ impl Run<'_> {
         Ok(outdated && self.newer_base_of_sums(ground)?)
     }
 
+    /// Whether the file ever was in the state of these sums, as far as its log tells. A pull that was killed before it
+    /// was noted is one of its commits, even if each of its pages was written to since; and a log that goes back to the
+    /// base and has no such commit proves that the pull never came to its end.
+    fn log_knows(&self, sums: &PageSums, ground: &Ground) -> Result<Option<bool>> {
+        let Some(before) = &ground.sums else { return Ok(None) };
+        let moved = sums.iter().filter(|(page, hash)| before.get(*page) != Some(*hash));
+        let moved = moved.map(|(page, _)| page).collect();
+        let since = self.meta.mark.and_then(|mark| mark.wal);
+        let known = wal::passed_through(&self.files.wal, since.as_ref(), sums, &moved)?;
+        tracing::debug!(?known, state = %sums.position().state, "asked the log whether the file was in this state");
+        Ok(known)
+    }
+
     /// A metadata file that is an older copy of itself makes what was pushed since look like another
     /// device's. The page sums know better, and what proves that they are this file's is that some
     /// of what changed since the older base is as they say, or that no row of theirs is missing.
     /// True: the base is theirs now.
+    ///
+    /// The log is asked first: where it goes back far enough it knows. What follows is for a log that was emptied.
     ///
     /// They can also have been written ahead of a commit that never came. If that was of a merge, they hold the state
     /// before the commit too, and only what differs between the two can say which of them the file is.
@@ -156,11 +171,20 @@ impl Run<'_> {
         let Some((base, mut sums)) = self.base_of_sums(ground.delta.page_size, known)? else {
             return Ok(false);
         };
+        match self.log_knows(&sums, ground)? {
+            Some(false) => return Ok(false),
+            Some(true) => {
+                self.record(base, None, Some(&mut sums))?;
+                return Ok(true);
+            }
+            None => {}
+        }
         let changed = &ground.delta.changed;
         let sent = PageSums::on_the_way(&self.files.sums, ground.delta.page_size)?;
         let as_they_say = changed.iter().any(|(page, hash)| {
             let as_sent = sent.as_ref().is_some_and(|sent| sent.get(*page) == Some(*hash));
-            sums.get(*page) == Some(*hash) && !as_sent
+            // The first page says next to nothing but the database's size, which others can have, too.
+            page.0 > 1 && sums.get(*page) == Some(*hash) && !as_sent
         });
         // A page that is still as before, but not as they say, proves the opposite: they were written ahead of a
         // commit that never came.
@@ -172,22 +196,12 @@ impl Run<'_> {
             let mut moved = sums.iter().filter(|(page, hash)| before.get(*page) != Some(*hash));
             moved.any(|(page, _)| before.get(page).is_some() && before.get(page) == here(page))
         });
-        if !self.log_passed(ground, &sums)?
-            && (as_before || !as_they_say && !self.has_rows_of(base.position, ground)?)
-        {
+        if as_before || !as_they_say && !self.has_rows_of(base.position, ground)? {
             return Ok(false);
         }
         // Without a mark, the server will make sure that the file is no earlier state.
         self.record(base, None, Some(&mut sums))?;
         Ok(true)
-    }
-
-    /// Whether the log proves that the file once was as `sums` say: a pull that was killed before it was noted is one of
-    /// its commits, even if each of its pages was written to since.
-    fn log_passed(&self, ground: &Ground, sums: &PageSums) -> Result<bool> {
-        let Some((mark, before)) = self.meta.mark.zip(ground.sums.as_ref()) else { return Ok(false) };
-        let moved = sums.iter().filter(|(page, hash)| before.get(*page) != Some(*hash)).collect();
-        Ok(mark.passed(&self.files.db, sums.page_count(), &moved)?)
     }
 
     /// Whether the file has every row of `newer`, and some that came after its own base: what a copy
