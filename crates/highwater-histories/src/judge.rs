@@ -39,8 +39,11 @@ impl History<'_> {
         let accepted = self.relay.accepted(&self.spot.name);
         let new = accepted.iter().filter(|(number, _)| Some(*number) > self.txid.map(|txid| txid.0));
         let mut pushes: BTreeMap<u64, bool> = new.copied().collect();
-        if let (true, true, Some(txid)) = (blind, pushes.is_empty() && txid > self.txid, txid) {
-            pushes.insert(txid.0, false);
+        if let (true, Some(known), Some(txid)) = (blind, self.txid, txid) {
+            // Nobody else was there.
+            for txid in known.0 + 1..=txid.0 {
+                pushes.entry(txid).or_insert(false);
+            }
         }
         // What the server took in: the rows before the commit during the sync, or after it. A request that was sent
         // after it may still carry what was read before it.
