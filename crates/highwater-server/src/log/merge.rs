@@ -181,7 +181,12 @@ impl Database {
         let options = Options { policy, renumbered, rejected, bounds };
         let kept_sides = sides.clone();
         let merged = blocking(move || {
-            match highwater_merge::merge(&sides, &options) {
+            let merged = highwater_merge::merge(&sides, &options);
+            // What could not be read says nothing of the push: it is the store's failure, and it passes.
+            if let Some(failure) = kept.failure() {
+                return Err(failure);
+            }
+            match merged {
                 Ok(Merged::Exceeded(what)) => Ok(Merged::Refused(too_much(what, &limits))),
                 Ok(merged) => Ok(merged),
                 Err(highwater_merge::Error::Read(error)) => Err(Error::Run(error)),

@@ -30,6 +30,8 @@ type Read = HashMap<(Path, u64), Arc<Vec<u8>>>;
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     pages: Mutex<Read>,
+    /// Why a page could not be read, the first time that one could not.
+    failed: Mutex<Option<Error>>,
 }
 
 /// Pages on top of a position.
@@ -190,6 +192,18 @@ impl State {
 }
 
 impl Kept {
+    /// Why a page could not be read, if one could not: then nothing that was found out from these states counts.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Notes why a page could not be read; the reader gets the words of it.
+    fn fail(&self, error: Error) -> io::Error {
+        let told = io::Error::other(crate::error::chain(&error));
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        told
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Read> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -210,7 +224,7 @@ impl PageSource for State {
     }
 
     fn read(&self, page: PageNo, into: &mut Vec<u8>) -> io::Result<()> {
-        let found = self.runtime.block_on(self.page(page)).map_err(io::Error::other)?;
+        let found = self.runtime.block_on(self.page(page)).map_err(|error| self.kept.fail(error))?;
         let found = found.ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::NotFound,
