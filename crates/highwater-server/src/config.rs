@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use highwater_wire::MergePolicy;
 
-use crate::AuthConfig;
+use crate::{AuthConfig, Clock};
 
 /// Everything a server is told before it starts.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub merge: MergeConfig,
     /// Serve HTTPS with this certificate; plain HTTP without.
     pub tls: Option<TlsFiles>,
+    /// What pushes are dated and tokens are judged by. Default: the system's clock.
+    pub clock: Clock,
 }
 
 /// How libSQL's clients are served.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use highwater_auth::{Audience, Claims, KeySet, Refused, Revoked, Timestamp, Watched};
 
-use crate::{Error, Result};
+use crate::{Clock, Error, Result};
 
 /// Who may use a server. Without keys everyone who reaches it may do everything, so it serves this
 /// machine only.
@@ -29,7 +29,7 @@ impl AuthConfig {
     /// # Errors
     /// [`Error::Auth`].
     pub fn check(&self) -> Result<()> {
-        Gate::open(self).map(drop)
+        Gate::open(self, Clock::SYSTEM).map(drop)
     }
 }
 
@@ -37,19 +37,20 @@ impl AuthConfig {
 #[derive(Debug)]
 pub(crate) struct Gate {
     config: AuthConfig,
+    clock: Clock,
     keys: Option<Watched<KeySet>>,
     revoked: Option<Watched<Revoked>>,
 }
 
 impl Gate {
     /// Reads the files.
-    pub(crate) fn open(config: &AuthConfig) -> Result<Self> {
+    pub(crate) fn open(config: &AuthConfig, clock: Clock) -> Result<Self> {
         let keys = config.keys.as_deref().map(|path| Watched::open(path, None, KeySet::parse)).transpose()?;
         let revoked = config
             .revoked
             .as_deref()
             .map(|path| Watched::open(path, Some(Revoked::default()), Revoked::parse));
-        Ok(Self { config: config.clone(), keys, revoked: revoked.transpose()? })
+        Ok(Self { config: config.clone(), clock, keys, revoked: revoked.transpose()? })
     }
 
     /// Tells the log what is judged by.
@@ -74,7 +75,7 @@ impl Gate {
     pub(crate) fn claims(&self, token: &str) -> std::result::Result<Claims, Refused> {
         let Some(keys) = &self.keys else { return Err(Refused::Signature) };
         let audience = self.config.audience.as_deref().map_or(Audience::None, Audience::Named);
-        let claims = keys.get().verify(token, Timestamp::now(), audience)?;
+        let claims = keys.get().verify(token, Timestamp(self.clock.since_1970().as_secs()), audience)?;
         if self.revoked.as_ref().is_some_and(|revoked| revoked.get().names(&claims)) {
             return Err(Refused::Revoked);
         }

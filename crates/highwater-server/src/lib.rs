@@ -24,6 +24,7 @@
 
 mod answer;
 mod buffers;
+mod clock;
 mod collect;
 mod config;
 mod embedded;
@@ -47,6 +48,7 @@ mod store;
 mod tls;
 mod verify;
 
+pub use clock::Clock;
 pub use config::{
     Config, DeletionPolicy, InvalidStoreUrl, LibsqlConfig, Limits, MergeConfig, SnapshotPolicy, StoreUrl,
     TlsFiles,

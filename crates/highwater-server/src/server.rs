@@ -44,10 +44,19 @@ impl Server {
     /// [`crate::Error::OpenStore`] when the store's folder cannot be used, [`crate::Error::Tls`] when
     /// the certificate cannot be.
     pub async fn open(config: Config) -> Result<Self> {
-        let gate = Arc::new(Gate::open(&config.auth)?);
+        let store = Store::open(&config.store)?;
+        Self::open_on(config, store)
+    }
+
+    /// As [`Server::open`], with a store that is open already; [`Config::store`] does not count.
+    /// To be called within a runtime.
+    ///
+    /// # Errors
+    /// [`crate::Error::Auth`], [`crate::Error::Tls`].
+    pub fn open_on(config: Config, store: Store) -> Result<Self> {
+        let gate = Arc::new(Gate::open(&config.auth, config.clock.clone())?);
         gate.announce();
         let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
-        let store = Store::open(&config.store)?;
         let metrics = Arc::new(Metrics::new(store.metrics()));
         let context = Arc::new(Context {
             metrics,
@@ -59,6 +68,7 @@ impl Server {
             deletion: config.deletion,
             libsql: config.libsql,
             merge: config.merge,
+            clock: config.clock,
             tasks: TaskTracker::new(),
             stopping: AtomicBool::new(false),
         });

@@ -69,7 +69,15 @@ impl Store {
         Ok(Self { objects, url: url.clone(), remote: false, metrics: StoreMetrics::default() })
     }
 
-    /// What it was opened as.
+    /// A store of any kind, with objects that others may have made, too. It must create conditionally
+    /// ([`PutMode::Create`]) and show an object whole or not at all; whether an attempt that failed has succeeded
+    /// after all is found out by reading.
+    #[must_use]
+    pub fn on(objects: Arc<dyn ObjectStore>) -> Self {
+        Self { objects, url: StoreUrl::Memory, remote: true, metrics: StoreMetrics::default() }
+    }
+
+    /// What it was opened as. (Those of [`Store::on`] count as `memory:`.)
     #[must_use]
     pub fn url(&self) -> &StoreUrl {
         &self.url

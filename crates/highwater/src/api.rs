@@ -271,7 +271,7 @@ impl Api<'_> {
         let mut attempts = 0;
         self.delivered.set(false);
         loop {
-            let mut wait = jitter(pause);
+            let mut wait = jitter(pause, self.transport.chance());
             attempts += 1;
             let answer = self.attempt_producing(method, url, headers, body())?;
             if !matches!(&answer, Err(error) if error.connecting) {
@@ -287,11 +287,11 @@ impl Api<'_> {
                 Ok(answer) => return Err(self.refused(answer)),
                 Err(error) => (Refused::Failed(self.unreached(&error)), error.connecting || error.foreign),
             };
-            if Instant::now() + wait >= self.deadline || few && attempts >= FEW_ATTEMPTS {
+            if self.transport.now() + wait >= self.deadline || few && attempts >= FEW_ATTEMPTS {
                 return Err(refused);
             }
             tracing::debug!(%url, attempts, wait_ms = wait.as_millis(), "the request failed and is tried again");
-            std::thread::sleep(wait);
+            self.transport.pause(wait);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -473,10 +473,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Between half and all of a pause, so that clients that failed together do not return together.
-fn jitter(pause: Duration) -> Duration {
-    let mut byte = [0_u8; 1];
-    let random = if getrandom::fill(&mut byte).is_ok() { byte[0] } else { 0 };
-    pause / 2 + pause / 2 * u32::from(random) / 256
+fn jitter(pause: Duration, chance: u8) -> Duration {
+    pause / 2 + pause / 2 * u32::from(chance) / 256
 }
 
 fn set(headers: &mut HeaderMap, name: &str, value: &str) {

@@ -10,6 +10,7 @@ use highwater_wire::{MergePolicy, Remote};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::outcome::Progress;
+use crate::transport::Transport;
 
 /// Collects the options of a [`Database`].
 ///
@@ -49,6 +50,8 @@ pub(crate) struct Options {
     pub(crate) lock_timeout: Duration,
     pub(crate) page_size: Option<PageSize>,
     pub(crate) wal: bool,
+    /// What stands in for the network. None: the network.
+    pub(crate) transport: Option<Arc<dyn Transport>>,
     on_progress: Option<OnProgress>,
 }
 
@@ -79,6 +82,7 @@ impl Default for Options {
             lock_timeout: Duration::from_secs(60),
             page_size: None,
             wal: true,
+            transport: None,
             on_progress: None,
         }
     }
@@ -185,6 +189,13 @@ impl Builder {
     /// Is told how long work comes along, from the thread that does it.
     pub fn on_progress(mut self, report: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.options.on_progress = Some(Arc::new(report));
+        self
+    }
+
+    /// Lets a simulated world stand in for network and clock.
+    #[cfg(feature = "simulation")]
+    pub fn world(mut self, world: Arc<dyn crate::simulation::World>) -> Self {
+        self.options.transport = Some(Arc::new(crate::simulation::Simulated(world)));
         self
     }
 

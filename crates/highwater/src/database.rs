@@ -38,6 +38,9 @@ pub(crate) struct Inner {
 impl Inner {
     /// The connections to the server, made when they are first needed.
     fn transport(&self) -> Result<&dyn Transport> {
+        if let Some(transport) = &self.options.transport {
+            return Ok(transport.as_ref());
+        }
         if let Some(transport) = self.transport.get() {
             return Ok(transport);
         }

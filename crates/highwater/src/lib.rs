@@ -82,6 +82,8 @@ mod outcome;
 mod query;
 mod receive;
 mod remote_database;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod status;
 mod sync;
 mod transport;

@@ -7,7 +7,7 @@
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -67,6 +67,12 @@ pub(crate) struct Response {
 pub(crate) struct InFlight(oneshot::Receiver<Result<Response, NetworkError>>);
 
 impl InFlight {
+    /// A request whose answer comes from elsewhere than the network.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn new(answer: oneshot::Receiver<Result<Response, NetworkError>>) -> Self {
+        Self(answer)
+    }
+
     /// Waits for the head of the answer.
     pub(crate) fn wait(self) -> Result<Response, NetworkError> {
         self.0.blocking_recv().unwrap_or_else(|_| Err(broken("the network task ended early")))
@@ -77,6 +83,22 @@ impl InFlight {
 pub(crate) trait Transport: Send + Sync + std::fmt::Debug {
     /// Begins a request; its body may still be produced.
     fn start(&self, request: Request) -> InFlight;
+
+    /// The clock that deadlines are kept by.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Waits between two attempts.
+    fn pause(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
+    /// Some number, so that clients that failed together do not return together.
+    fn chance(&self) -> u8 {
+        let mut byte = [0_u8; 1];
+        if getrandom::fill(&mut byte).is_ok() { byte[0] } else { 0 }
+    }
 }
 
 /// How long to wait for what.
@@ -269,6 +291,16 @@ pub(crate) struct BodyReader {
 }
 
 impl BodyReader {
+    /// A body that is there already, whole or with the error that it breaks off with.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn of(bytes: Bytes, broken: Option<io::Error>) -> Self {
+        let (sender, chunks) = mpsc::channel(2);
+        // The channel has room for both.
+        let _ = sender.try_send(Ok(Some(bytes)));
+        let _ = sender.try_send(broken.map_or(Ok(None), Err));
+        Self { chunks, current: Bytes::new(), received: 0, ended: false }
+    }
+
     /// Bytes received so far, as they crossed the network.
     pub(crate) fn received(&self) -> u64 {
         self.received

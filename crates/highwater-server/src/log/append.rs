@@ -6,7 +6,6 @@
 //! nothing, a crash after it leaves the push accepted, and the client's next sync finds out.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use highwater_ltx::{
@@ -68,7 +67,7 @@ impl Database {
     /// Where the next push comes to stand: of a libSQL client in the generation that it counts in, of others
     /// in the present one or a new one.
     pub(crate) fn next(&self, counts_in: Option<Generation>) -> Planned {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let now = self.context.clock.since_1970().as_millis();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         let quiet = self.context.libsql.quiet_period.as_millis();
         let quiet = i64::try_from(quiet).unwrap_or(i64::MAX);

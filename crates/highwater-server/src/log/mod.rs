@@ -71,6 +71,7 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) libsql: LibsqlConfig,
     pub(crate) merge: MergeConfig,
+    pub(crate) clock: crate::Clock,
     pub(crate) deletion: DeletionPolicy,
     /// Work that outlives a connection: pushes being made durable, snapshots being written.
     pub(crate) tasks: TaskTracker,

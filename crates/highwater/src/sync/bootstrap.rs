@@ -33,7 +33,7 @@ impl Run<'_> {
             let Some(answer) = self.api.snapshot(None)? else { return self.nothing_there(mode) };
             match self.write_new_file(answer) {
                 Err(Error::Offline { reason, .. })
-                    if attempt < ATTEMPTS && std::time::Instant::now() < self.api.deadline =>
+                    if attempt < ATTEMPTS && self.api.transport.now() < self.api.deadline =>
                 {
                     tracing::debug!(%reason, attempt, "the first copy is tried again");
                 }

@@ -91,6 +91,8 @@ pub(crate) struct Run<'a> {
     pub(crate) sent_before: bool,
     /// Whether the page sums were asked if the metadata file is an older copy of itself.
     pub(crate) sums_checked: bool,
+    /// What the server took for damaged was sent once more.
+    pub(crate) sent_again: bool,
     /// How many rounds there were before this one.
     pub(crate) round: u32,
     /// The application's writes are held back.
@@ -164,7 +166,7 @@ pub(crate) fn run(
         remote: &remote,
         token: options.token.as_deref(),
         device: meta.device,
-        deadline: began + options.timeout.min(LONGEST_TIMEOUT),
+        deadline: transport.now() + options.timeout.min(LONGEST_TIMEOUT),
         requests: Cell::new(0),
         delivered: Cell::new(false),
     };
@@ -183,6 +185,7 @@ pub(crate) fn run(
         nameless,
         sent_before: false,
         sums_checked: false,
+        sent_again: false,
         round: 0,
         hold: None,
         quickest: Duration::MAX,

@@ -12,7 +12,7 @@ use super::{Round, Run};
 use highwater_wire::Outcome;
 
 use crate::api::SyncAnswer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metadata::BaseInfo;
 use crate::outcome::{Action, Moved, Stage};
 use crate::receive::Received;
@@ -60,23 +60,14 @@ impl Run<'_> {
             page_size: received.header.page_size,
             page_count: received.header.commit,
         };
-        // The sums go ahead of the commit: killed right after it, they prove that it happened. Those of the
-        // state before it go first, for it has some pages in common with the one after it.
-        let mut after = local;
-        let noted = if delta.is_empty() { Ok(()) } else { after.append_ahead(&self.files.sums) };
-        after.apply(&received.pages, base.page_count, base.position);
-        // They must be on disk before the commit is: after a power cut that kept only the commit, the pulled rows
-        // would be taken for the device's own.
-        let noted = noted
-            .and_then(|()| after.append_ahead(&self.files.sums))
-            .and_then(|()| durable::sync_path(&self.files.sums))
-            .and_then(|()| durable::sync_dir(self.files.folder()));
-        if let Err(error) = noted {
-            tracing::debug!(%error, "the page sums could not be saved ahead of the commit");
-        }
+        let mut after = self.note_ahead(local, delta.is_empty(), &received, base);
         self.sums_checked = true;
         kill_point("pull.sums_ahead");
-        if !self.commit(replica, state, &mut received)? {
+        let committed = self.commit(replica, state, &mut received);
+        if matches!(&committed, Ok(false)) || committed.as_ref().is_err_and(Error::is_passing) {
+            self.take_back_sums(sums);
+        }
+        if !committed? {
             return Ok(Round::Again);
         }
         kill_point("pull.committed");
@@ -101,6 +92,42 @@ impl Run<'_> {
             tracing::debug!(%error, "the log was not checkpointed");
         }
         Ok(Round::Done(if merged { Action::Merged } else { Action::Pulled }))
+    }
+
+    /// The sums go ahead of the commit: killed right after it, they prove that it happened. Those of the
+    /// state before it go first, for it has some pages in common with the one after it.
+    fn note_ahead(&self, local: PageSums, unchanged: bool, received: &Received, to: BaseInfo) -> PageSums {
+        let mut after = local;
+        let noted = if unchanged { Ok(()) } else { after.append_ahead(&self.files.sums) };
+        after.apply(&received.pages, to.page_count, to.position);
+        // They must be on disk before the commit is: after a power cut that kept only the commit, the pulled rows
+        // would be taken for the device's own.
+        let noted = noted
+            .and_then(|()| after.append_ahead(&self.files.sums))
+            .and_then(|()| durable::sync_path(&self.files.sums))
+            .and_then(|()| durable::sync_dir(self.files.folder()));
+        if let Err(error) = noted {
+            tracing::debug!(%error, "the page sums could not be saved ahead of the commit");
+        }
+        after
+    }
+
+    /// The commit that the page sums were written ahead of did not come, and they must not say that it did: a sync
+    /// after this one would take the file for what they are of, and everything that it lacks for deleted.
+    fn take_back_sums(&self, before: Option<PageSums>) {
+        let path = &self.files.sums;
+        let taken = match before {
+            Some(mut before) => before.save(path).map_err(Error::from),
+            None => match std::fs::remove_file(path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::Io { what: "removing", path: path.clone(), source })
+                }
+                _ => Ok(()),
+            },
+        };
+        if let Err(error) = taken {
+            tracing::warn!(%error, "the page sums of a commit that did not come could not be taken back");
+        }
     }
 
     /// Nothing differed, so the sums were not needed; now they are.

@@ -50,6 +50,8 @@ impl Run<'_> {
                 Ok(Round::Again)
             }
             ErrorCode::UnknownBase if ground.base.is_some() && !self.healing => self.forked(ground),
+            // It may have been damaged on its way: that says nothing of what is noted here.
+            ErrorCode::CorruptBody if !std::mem::replace(&mut self.sent_again, true) => Ok(Round::Again),
             ErrorCode::UnknownBase | ErrorCode::CorruptBody | ErrorCode::EarlierState => {
                 self.heal_or(|run| run.api.explain(Refused::Told(status, Box::new(body))))
             }

@@ -271,3 +271,27 @@ fn a_merge_that_was_applied_and_not_noted_is_recognised() {
         }
     }
 }
+
+/// Both sides grow by the same number of pages, so that the first page of both is the same.
+#[test]
+fn pages_that_came_and_were_not_committed_make_nothing_look_deleted_afterwards() {
+    let mut line = Line::new();
+    let insert = |text: &str| format!("INSERT INTO log VALUES ('{}')", text.repeat(3000));
+    line.pair.on_phone.execute_batch(&insert("phone")).unwrap();
+    line.pair.phone.sync_blocking().unwrap();
+    // The application commits while the phone's row arrives, and then the network is gone.
+    let path = line.pair.tablet.path().to_owned();
+    let once = std::sync::Once::new();
+    let report = move |progress: highwater::Progress| {
+        if progress.stage == highwater::Stage::Receiving {
+            once.call_once(|| Connection::open(&path).unwrap().execute_batch(&insert("tab let")).unwrap());
+        }
+    };
+    line.proxy.plan([Fault::Pass, Fault::CutRequest(0)]);
+    let builder = highwater::Builder::new(line.pair.tablet.path()).remote(line.proxy.url("app"));
+    let hasty = builder.timeout(Duration::ZERO).on_progress(report).open().unwrap();
+    let error = hasty.sync_blocking().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Offline, "{error}");
+    line.written += 2;
+    line.prove("after pages that were not committed");
+}
