@@ -42,6 +42,8 @@ pub(crate) struct Api<'a> {
     pub(crate) requests: Cell<u32>,
     /// Whether any attempt of the last request may have reached the server.
     pub(crate) delivered: Cell<bool>,
+    /// Whether one before the last may have: then what the last one was told is not the whole truth.
+    pub(crate) repeated: Cell<bool>,
 }
 
 /// The answer to a sync request.
@@ -271,6 +273,7 @@ impl Api<'_> {
         let mut attempts = 0;
         self.delivered.set(false);
         loop {
+            self.repeated.set(self.delivered.get());
             let mut wait = jitter(pause, self.transport.chance());
             attempts += 1;
             let answer = self.attempt_producing(method, url, headers, body())?;

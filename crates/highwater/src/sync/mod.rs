@@ -169,6 +169,7 @@ pub(crate) fn run(
         deadline: transport.now() + options.timeout.min(LONGEST_TIMEOUT),
         requests: Cell::new(0),
         delivered: Cell::new(false),
+        repeated: Cell::new(false),
     };
     let mut run = Run {
         options,

@@ -30,8 +30,9 @@ impl Run<'_> {
         status: http::StatusCode,
         body: ErrorBody,
     ) -> Result<Round> {
-        if status.is_client_error() {
-            // A definite no: this state is not stored, and no answer to this request is outstanding.
+        if status.is_client_error() && !self.api.repeated.get() {
+            // A definite no: this state is not stored, and no answer to this request is outstanding. (An attempt
+            // before this one, whose answer was lost, may have been told yes.)
             self.awaits_nothing(ground.delta.state);
         }
         match body.code {
