@@ -238,7 +238,8 @@ impl From<PushError> for Failure {
     fn from(error: PushError) -> Self {
         match error {
             PushError::TooLarge { limit } => Self::too_large(limit),
-            PushError::Gone(what) => Self::bad_request(format!("{what}; nothing was stored, sync again")),
+            // The network's fault, not the request's: whoever is still there sends it again.
+            PushError::Gone(what) => Self::unavailable(format!("{what}; nothing was stored")),
             PushError::Refused(refusal) => refusal.into(),
         }
     }

@@ -1,0 +1,6 @@
+//! See `highwater-fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = highwater_fuzz::http::request(data);
+});
