@@ -61,7 +61,10 @@ pub(crate) fn join(
 pub(crate) fn reset(stream: &TcpStream) {
     // Best effort: whatever fails here, the connection ends.
     let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
-    let _ = stream.shutdown(Shutdown::Both);
+    // The other direction's thread still holds the socket, so closing it is not enough, and a shutdown is no RST.
+    if rustix::net::connect_unspec(stream).is_err() {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
 }
 
 struct Pump {
@@ -105,6 +108,7 @@ impl Pump {
     /// What strikes at this byte of what was read. `false`: this direction is at its end.
     fn struck(&mut self, bytes: &mut [u8], at: usize) -> bool {
         self.counts.add(self.strike.fate);
+        let began = Instant::now();
         let before = bytes.get(..at).unwrap_or_default();
         match self.strike.fate {
             Fate::None => return true,
@@ -128,6 +132,9 @@ impl Pump {
             Fate::Blackhole => {
                 let _ = self.to.write_all(before);
                 self.swallow();
+                // Not even the end is told.
+                std::thread::sleep(SWALLOWED.saturating_sub(began.elapsed()));
+                reset(&self.to);
             }
         }
         false
@@ -139,7 +146,6 @@ impl Pump {
         let mut buffer = vec![0; 16 << 10];
         let _ = self.from.set_read_timeout(Some(SWALLOWED));
         while began.elapsed() < SWALLOWED && matches!(self.from.read(&mut buffer), Ok(read) if read > 0) {}
-        reset(&self.to);
     }
 
     fn wait(&mut self, bytes: usize) {

@@ -140,13 +140,13 @@ fn mend(bytes: &mut [u8]) {
     bytes[4..8].copy_from_slice(&3_007_000_u32.to_be_bytes());
     bytes[8..12].copy_from_slice(&(SIZE as u32).to_be_bytes());
     let mut sum = (0_u32, 0_u32);
-    checksum(&bytes[..24].to_vec(), &mut sum);
+    checksum(&bytes[..24], &mut sum);
     put(&mut bytes[24..32], sum);
     let salts = bytes[16..24].to_vec();
     for frame in bytes[32..].chunks_exact_mut(frame) {
         frame[8..16].copy_from_slice(&salts);
-        checksum(&frame[..8].to_vec(), &mut sum);
-        checksum(&frame[24..].to_vec(), &mut sum);
+        checksum(&frame[..8], &mut sum);
+        checksum(&frame[24..], &mut sum);
         put(&mut frame[16..24], sum);
     }
 }
