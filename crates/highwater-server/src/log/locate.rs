@@ -5,11 +5,14 @@
 //! allow it, and else the earliest position that they allow: taking a later one would make old
 //! pages look like changes and push them back in time.
 //!
-//! Only pages that files in question wrote are looked at. Starting from the newest position in
-//! question (the base that the client names, or the head), the window goes back as long as every
-//! page of the file before it differs from the copy: a page that is equal, and was written there,
-//! rules out what is older. If the window allows no position, the whole history is searched, for a
-//! page may have got an older content back.
+//! Only pages that files in question wrote are looked at. Starting from the base that the client
+//! names, the window goes back as long as every page of the file before it differs from the copy: a
+//! page that is equal, and was written there, rules out what is older. If the window allows no
+//! position, the whole history is searched, for a page may have got an older content back.
+//!
+//! Without a named base the whole history is searched at once, if it is not too long: a page can be equal by
+//! chance (a counter of ids that two devices moved alike), and then the pages contradict each other. The position
+//! that shares most pages is taken, and of several the oldest.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -123,9 +126,10 @@ impl Database {
 
     async fn find_base(&self, copy: &Copy, size: PageSize, hinted: bool) -> Result<Option<Located>> {
         let oldest = self.read(|log| log.oldest().txid).unwrap_or(copy.reference);
-        let start = self.window_start(copy, oldest).await?;
+        let short = self.pages_since(oldest, copy.reference).await? <= MOST_READ;
+        let start = if hinted || !short { self.window_start(copy, oldest).await? } else { oldest };
         let mut base = self.earliest(copy, size, start, hinted).await?;
-        if base.is_none() && start > oldest && self.pages_since(oldest, copy.reference).await? <= MOST_READ {
+        if base.is_none() && start > oldest && short {
             base = self.earliest(copy, size, oldest, hinted).await?;
         }
         // What the client remembers is better than nothing, but nothing is better than a guess.
@@ -174,7 +178,7 @@ impl Database {
 
     /// The earliest position from `start` to the reference that every known page allows (or the
     /// reference itself, if it is allowed and the client named it), and how many pages of the copy
-    /// are its own.
+    /// are its own. Where the pages contradict each other and no base was named, the one with most of them.
     async fn earliest(
         &self,
         copy: &Copy,
@@ -212,7 +216,11 @@ impl Database {
             Some(true) if hinted => length - 1,
             _ => match allowed.iter().position(|allowed| *allowed) {
                 Some(at) => at,
-                None => return Ok(None),
+                None if hinted => return Ok(None),
+                None => {
+                    let most = equal.iter().max().copied();
+                    equal.iter().position(|count| Some(*count) == most).unwrap_or(length - 1)
+                }
             },
         };
         let more = equal.get(at).copied().unwrap_or(0);

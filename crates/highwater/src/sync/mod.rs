@@ -156,6 +156,11 @@ pub(crate) fn run(
     meta.remote = Some(remote.to_string());
     let here = home::of(&files.db);
     let replaced = !at_home && meta.home.as_deref().is_some_and(|home| home::same_place(home, &here));
+    if replaced {
+        // Most likely an older copy of the first file: what that one sent is not in it, and would look undone.
+        meta.pending.clear();
+        meta.pending_device = None;
+    }
     let remembered = meta.base.filter(|_| at_home || replaced);
     if at_home || meta.base.is_none() {
         // The base of a file at another home is not this file's before a sync has confirmed it.
