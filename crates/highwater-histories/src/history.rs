@@ -93,6 +93,8 @@ pub(crate) struct History<'a> {
     /// Rows that merges of a device did not apply, and that it still has.
     pub(crate) refused: BTreeMap<usize, BTreeSet<String>>,
     pub(crate) vacuumed: bool,
+    /// Whether a device had to guess what it was based on: then there may be rows that stand twice.
+    pub(crate) doubtful: bool,
     pub(crate) merges: usize,
     conflicts: usize,
     restored: usize,
@@ -116,6 +118,7 @@ impl<'a> History<'a> {
             debts: Vec::new(),
             refused: BTreeMap::new(),
             vacuumed: false,
+            doubtful: false,
             merges: 0,
             conflicts: 0,
             restored: 0,

@@ -16,6 +16,7 @@ pub mod contents;
 mod definitions;
 mod device;
 mod dice;
+mod doubt;
 pub mod history;
 mod judge;
 pub mod lab;

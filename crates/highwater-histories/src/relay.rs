@@ -22,6 +22,8 @@ struct Orders {
     paused: bool,
     /// The numbers of the pushes that were accepted, and whether they were sent after the pause.
     accepted: Vec<(u64, bool)>,
+    /// Whether a push said that its base is a guess.
+    doubted: bool,
     /// What was said, for people who read failures.
     said: Vec<String>,
 }
@@ -152,6 +154,11 @@ impl Relay {
         self.lock().get_mut(name).map(|order| std::mem::take(&mut order.accepted)).unwrap_or_default()
     }
 
+    /// Whether any push so far said that its base is a guess.
+    pub(crate) fn doubted(&self, name: &str) -> bool {
+        self.lock().get(name).is_some_and(|order| order.doubted)
+    }
+
     fn accept(&self, name: &str, answer: &[u8], paused: bool) {
         let head = answer.get(..head_size(answer).unwrap_or(0)).unwrap_or_default();
         let text = String::from_utf8_lossy(head).into_owned();
@@ -211,7 +218,7 @@ impl Relay {
                 .into_owned();
         let mut lines = text.lines();
         let first = lines.next().unwrap_or_default().trim_end_matches(" HTTP/1.1");
-        let known = ["base", "pending", "confirm", "head", "outcome", "txid"];
+        let known = ["base", "pending", "confirm", "doubt", "head", "outcome", "txid"];
         let fields = lines.filter(|line| {
             let field = line.strip_prefix("highwater-").and_then(|rest| rest.split(':').next());
             field.is_some_and(|field| known.contains(&field))
@@ -219,6 +226,7 @@ impl Relay {
         let fields: Vec<&str> = fields.map(|line| line.trim_start_matches("highwater-")).collect();
         let line = format!("    {what} {first} {}", fields.join(", "));
         if let Some(order) = self.lock().get_mut(name) {
+            order.doubted |= line.contains("doubt: ");
             order.said.push(line);
         }
     }

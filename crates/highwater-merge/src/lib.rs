@@ -68,6 +68,9 @@ pub struct Options {
     pub renumbered: Vec<Renumbered>,
     /// Rows of the base that the head has never had, because an earlier merge of the same device refused them.
     pub rejected: Vec<Rejected>,
+    /// The base may be older than the one that the device really had: a row that both sides have under the same id
+    /// and with at least half of its values, and the base has not, is one row and not two.
+    pub doubt: bool,
     /// How much it may take.
     pub bounds: Bounds,
 }
@@ -187,8 +190,8 @@ fn attempt(
     head.execute_batch("BEGIN IMMEDIATE").map_err(&failed)?;
     let changes = changes::InPages::new(sides, base, local, head)?;
     let converter = affinity::Converter::default();
-    let policy = options.policy;
-    let cx = Context { base, local, head, changes: &changes, converter: &converter, policy, budget };
+    let Options { policy, doubt, .. } = *options;
+    let cx = Context { base, local, head, changes: &changes, converter: &converter, policy, doubt, budget };
     let outcome = engine::run(&cx, options)?;
     head.execute_batch("COMMIT").map_err(sql::failed("end the merge"))?;
     Ok((outcome, changes.pages_read()))

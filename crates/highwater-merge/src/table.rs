@@ -25,6 +25,8 @@ pub(crate) struct Context<'a> {
     pub(crate) converter: &'a Converter,
     /// Which side wins.
     pub(crate) policy: MergePolicy,
+    /// Whether rows that both sides have alike are the same.
+    pub(crate) doubt: bool,
     /// How much it may take.
     pub(crate) budget: &'a Budget,
 }

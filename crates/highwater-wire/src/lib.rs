@@ -60,6 +60,10 @@ pub const CONFLICTS: &str = "highwater-conflicts";
 /// Request, with any value: the client lost sight of its file for a while and asks the server to
 /// make sure, before it accepts the delta, that the copy is not an earlier state of the database.
 pub const CONFIRM: &str = "highwater-confirm";
+
+/// Request: `1` if the base was found by content and may be older than the copy: what both sides have alike counts
+/// as one.
+pub const DOUBT: &str = "highwater-doubt";
 /// Response: the server's newest position, as `G/F/HASH`.
 pub const HEAD: &str = "highwater-head";
 /// Response: what a sync did, an [`Outcome`].

@@ -168,6 +168,9 @@ impl Api<'_> {
         if let Some(base) = claim.base {
             set(&mut headers, highwater_wire::BASE, &base.to_string());
         }
+        if claim.doubt {
+            set(&mut headers, highwater_wire::DOUBT, "1");
+        }
         if claim.confirm {
             set(&mut headers, highwater_wire::CONFIRM, "1");
         }

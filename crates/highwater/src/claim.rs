@@ -10,6 +10,8 @@ pub(crate) struct Claim<'a> {
     pub(crate) base: Option<Position>,
     /// Whether the server should make sure of that.
     pub(crate) confirm: bool,
+    /// Whether the base was found by content and may be older than the copy.
+    pub(crate) doubt: bool,
     /// States sent since the base whose answers never came.
     pub(crate) pending: &'a [StateHash],
     /// Who sent them.

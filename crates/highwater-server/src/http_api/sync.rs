@@ -8,7 +8,7 @@ use axum::response::Response;
 use highwater_ltx::{DeviceId, Position};
 use highwater_pages::kill_point;
 use highwater_wire::{
-    BASE, CONFIRM, CONFLICTS, DEVICE, DbName, HEAD, LTX_CONTENT, MERGE, OUTCOME, Outcome, PENDING,
+    BASE, CONFIRM, CONFLICTS, DEVICE, DOUBT, DbName, HEAD, LTX_CONTENT, MERGE, OUTCOME, Outcome, PENDING,
     PENDING_DEVICE, POLICY, TXID, ZSTD,
 };
 use http::HeaderMap;
@@ -44,6 +44,7 @@ pub(super) async fn sync(
         device: device.unwrap_or(DeviceId(0)),
         delta: None,
         confirm: headers.contains_key(CONFIRM),
+        doubt: headers.contains_key(DOUBT),
         pending: list(headers, PENDING)?,
         sender: match headers.get(PENDING_DEVICE).map(http::HeaderValue::as_bytes) {
             None => Sender::Itself,

@@ -203,6 +203,7 @@ impl Diverged<'_> {
             device: LIBSQL,
             delta: Some(delta),
             confirm: false,
+            doubt: false,
             pending: if is_position { Vec::new() } else { vec![before.state] },
             sender: Sender::Itself,
             policy: None,

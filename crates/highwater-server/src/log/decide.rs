@@ -41,6 +41,8 @@ pub(crate) struct SyncRequest {
     pub(crate) delta: Option<Delta>,
     /// Whether the client asks to make sure that its copy is not an earlier state.
     pub(crate) confirm: bool,
+    /// Whether the client's copy may have more of the head than its base has.
+    pub(crate) doubt: bool,
     /// States that the client sent since its base without learning the answer.
     pub(crate) pending: Vec<StateHash>,
     /// Who sent them.

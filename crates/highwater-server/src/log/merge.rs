@@ -68,6 +68,8 @@ pub(crate) struct Change {
     pub(crate) state: StateHash,
     pub(crate) device: DeviceId,
     pub(crate) policy: MergePolicy,
+    /// Whether the device may have got from the server what it has beyond the base.
+    pub(crate) doubt: bool,
 }
 
 impl Database {
@@ -94,6 +96,7 @@ impl Database {
             overlay: merging.overlay.clone(),
             state: request.delta.as_ref().map_or(base_state, |delta| delta.state),
             device: request.device,
+            doubt: request.doubt,
             policy: request.policy.unwrap_or_else(|| self.context.merge.policy_of(self.name.as_str())),
         };
         if let Some(delta) = request.delta.as_ref().filter(|_| !merging.checked) {
@@ -178,7 +181,7 @@ impl Database {
         let (policy, limits) = (change.policy, self.context.limits.clone());
         let bounds =
             Bounds { until: began.checked_add(limits.merge_timeout), memory: Some(limits.merge_memory) };
-        let options = Options { policy, renumbered, rejected, bounds };
+        let options = Options { policy, renumbered, rejected, doubt: change.doubt, bounds };
         let kept_sides = sides.clone();
         let merged = blocking(move || {
             let merged = highwater_merge::merge(&sides, &options);

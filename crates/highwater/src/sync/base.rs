@@ -41,11 +41,13 @@ pub(crate) struct Ground {
     pub(crate) delta: Delta,
     /// Whether the file could be an older copy of itself: the server is asked to make sure.
     pub(crate) unsure: bool,
+    /// Whether the base was found by what the file has in common with it, and may be older than the true one.
+    pub(crate) doubt: bool,
 }
 
 impl Ground {
     fn sure(base: Option<BaseInfo>, sums: Option<PageSums>, delta: Delta) -> Self {
-        Self { base, sums, delta, unsure: false }
+        Self { base, sums, delta, unsure: false, doubt: false }
     }
 }
 
@@ -136,7 +138,7 @@ impl Run<'_> {
         let older = self.meta.change_counter.is_some_and(|known| snapshot.change_counter() < known);
         let counted_on = self.meta.change_counter.is_some_and(|known| snapshot.change_counter() > known);
         if !older && !self.earlier_state {
-            return Ok(Ground { base: Some(base), sums: Some(sums), delta, unsure: true });
+            return Ok(Ground { base: Some(base), sums: Some(sums), delta, unsure: true, doubt: false });
         }
         self.earlier_state = true;
         let request = LocateRequest {
@@ -211,7 +213,7 @@ impl Run<'_> {
             let delta = all.against(&sums);
             // Sums that were left behind prove nothing about a file that has nothing of them.
             if self.descends_from(&delta, base.position)? {
-                return Ok(Ground { base: Some(base), sums: Some(sums), delta, unsure: true });
+                return Ok(Ground { base: Some(base), sums: Some(sums), delta, unsure: true, doubt: false });
             }
         }
         if let Some(info) = self.api.info()?
@@ -272,7 +274,7 @@ impl Run<'_> {
         }
         let (base, sums) = self.fetch_base(position, txid, all.page_size)?;
         let delta = all.against(&sums);
-        Ok(Ground::sure(Some(base), Some(sums), delta))
+        Ok(Ground { doubt: true, ..Ground::sure(Some(base), Some(sums), delta) })
     }
 
     /// Asks the server for the page sums at one of its positions.

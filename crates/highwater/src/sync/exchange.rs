@@ -143,7 +143,8 @@ impl Run<'_> {
                 self.make_durable(|| Ok(()))?;
             }
             drop(snapshot);
-            let claim = Claim { base: position, confirm: false, pending: &pending, sender, policy };
+            let claim =
+                Claim { base: position, confirm: false, doubt: false, pending: &pending, sender, policy };
             return self.api.sync(claim, false, &mut || PreparedBody { body: Body::Empty, produce: None });
         }
         self.meta.add_pending(delta.state);
@@ -159,7 +160,14 @@ impl Run<'_> {
             "pushing frames"
         );
         let encoded = plan.zstd.is_some();
-        let claim = Claim { base: position, confirm: ground.unsure, pending: &pending, sender, policy };
+        let claim = Claim {
+            base: position,
+            confirm: ground.unsure,
+            doubt: ground.doubt,
+            pending: &pending,
+            sender,
+            policy,
+        };
         let mut sent_bytes = 0;
         let answer = if plan.whole {
             let body = self.make_durable(|| encode::whole(delta, &snapshot, header, plan))?;
