@@ -19,6 +19,8 @@ pub(crate) struct Ids {
     new: HashMap<(usize, i64), i64>,
     /// Rows of local in tables without any key, where they are at the head.
     followed: Vec<(usize, i64, i64)>,
+    /// Which ids at the head were given to rows.
+    given: HashSet<(usize, i64)>,
     last: HashMap<usize, i64>,
 }
 
@@ -71,6 +73,22 @@ impl Ids {
     /// Remembers a change.
     pub(crate) fn insert(&mut self, table: usize, from: i64, to: i64) {
         self.new.insert((table, from), to);
+        self.given.insert((table, to));
+    }
+
+    /// Whether a row of local could have that id at the head: no other row has it, or was given it.
+    pub(crate) fn is_free(&self, cx: &Context<'_>, at: usize, table: &Table<'_>, id: i64) -> Result<bool> {
+        if self.given.contains(&(at, id)) {
+            return Ok(false);
+        }
+        for side in [Side::Head, Side::Local] {
+            if let Some(access) = table.on(side)
+                && access.by_rowid(connection(cx, side), id)?.is_some()
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The id that the same old id has in exactly one way in other tables: hidden companions of a table (a
@@ -123,23 +141,22 @@ impl Ids {
 
     /// An id that no row of local or head has.
     pub(crate) fn free(&mut self, cx: &Context<'_>, at: usize, table: &Table<'_>) -> Result<i64> {
-        let last = match self.last.get(&at) {
+        let mut last = match self.last.get(&at) {
             Some(last) => *last,
             None => self.start(cx, table)?,
         };
-        if last < i64::MAX {
-            self.last.insert(at, last + 1);
-            return Ok(last + 1);
+        while last < i64::MAX {
+            last += 1;
+            // A companion may have got it.
+            if !self.given.contains(&(at, last)) {
+                self.last.insert(at, last);
+                return Ok(last);
+            }
         }
         // The largest id is taken: the largest gap that is free on both sides.
         let mut id = i64::MAX;
         loop {
-            let taken = |side: Side| match table.on(side) {
-                Some(access) => access.by_rowid(connection(cx, side), id).map(|row| row.is_some()),
-                None => Ok(false),
-            };
-            let given = self.new.iter().any(|((table, _), to)| *table == at && *to == id);
-            if !given && !taken(Side::Head)? && !taken(Side::Local)? {
+            if self.is_free(cx, at, table, id)? {
                 return Ok(id);
             }
             id = id.checked_sub(1).ok_or_else(|| Error::Damaged("a table has no free id".to_owned()))?;

@@ -196,7 +196,7 @@ fn place(
         pair.head = taken;
     } else if taken.is_some() || follows {
         to = match companion {
-            Some(id) if head.by_rowid(cx.head, id)?.is_none() => id,
+            Some(id) if ids.is_free(cx, at, table, id)? => id,
             _ if taken.is_none() => to,
             _ => ids.free(cx, at, table)?,
         };

@@ -354,3 +354,19 @@ fn a_document_follows_the_row_that_it_belongs_to() {
     let result = merged(base, &format!("{local} INSERT INTO other VALUES (1, 'x')"), head);
     assert_eq!(result.rows("SELECT rowid FROM words"), ["1"]);
 }
+
+#[test]
+fn entries_that_follow_a_row_and_entries_with_an_id_of_their_own_never_get_the_same() {
+    let base = "CREATE TABLE note(id INTEGER PRIMARY KEY, title TEXT);
+        CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1, +what TEXT);";
+    // The note 1 becomes 4, and so would the box 1; the boxes 2 and 3 get the next ids that are free.
+    let local = "INSERT INTO note VALUES (1, 'mine');
+        INSERT INTO boxes VALUES (1, 1, 2, 'mine 1'), (2, 1, 2, 'mine 2'), (3, 1, 2, 'mine 3')";
+    let head = "INSERT INTO note VALUES (1, 'theirs'), (2, 'theirs'), (3, 'theirs');
+        INSERT INTO boxes VALUES (1, 1, 2, 'theirs 1'), (2, 1, 2, 'theirs 2'), (3, 1, 2, 'theirs 3')";
+    let result = merged(base, local, head);
+    let all = ["mine 1", "mine 2", "mine 3", "theirs 1", "theirs 2", "theirs 3"];
+    assert_eq!(result.rows("SELECT what FROM boxes ORDER BY what"), all);
+    let follows = "SELECT what FROM boxes JOIN note USING (id) WHERE title = 'mine'";
+    assert_eq!(result.rows(follows), ["mine 1"]);
+}
