@@ -91,7 +91,8 @@ fn a_log_that_goes_back_to_the_mark_knows_every_state_since_and_no_other() {
     let mut never = 0;
     for from in (0..last).step_by(3) {
         for to in from + 1..=last {
-            assert_eq!(file.knows(from, &file.state(to)), Some(true), "{from} to {to}");
+            let followed = file.state(to) != file.state(last);
+            assert_eq!(file.knows(from, &file.state(to)), Some(followed), "{from} to {to}");
             if let Some(mixed) = mixed(&file.state(to), &file.state(last)).filter(|_| to + 1 < last) {
                 assert_eq!(file.knows(from, &mixed), Some(false), "{from} to a state like {to}");
                 never += 1;
@@ -111,7 +112,19 @@ fn a_transaction_that_was_rolled_back_was_never_there() {
     assert_eq!(file.knows(0, &file.state(1)), Some(false));
     file.commit("INSERT INTO t VALUES(7, randomblob(3000))");
     assert_eq!(file.knows(0, &file.state(1)), Some(false), "what it wrote was overwritten by another");
+    file.commit("INSERT INTO t VALUES(8, 'last')");
     assert_eq!(file.knows(0, &file.state(2)), Some(true));
+}
+
+/// What a commit whose flush failed leaves: its frames are in the file, and nobody has seen them.
+#[test]
+fn a_last_commit_that_no_frame_follows_is_no_proof() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = File::new(folder.path());
+    file.commit("UPDATE t SET v=randomblob(1500)");
+    assert_eq!(file.knows(0, &file.state(1)), Some(false));
+    file.commit("INSERT INTO t VALUES(7, randomblob(300))");
+    assert_eq!(file.knows(0, &file.state(1)), Some(true));
 }
 
 #[test]
@@ -124,6 +137,7 @@ fn a_log_that_began_anew_proves_what_it_holds_and_denies_nothing() {
     file.commit("UPDATE t SET v=randomblob(1500)");
     file.commit("INSERT INTO t VALUES(7, randomblob(300))");
     assert_eq!(file.knows(1, &file.state(2)), Some(true));
+    assert_eq!(file.knows(1, &file.state(3)), None, "the last one");
     assert_eq!(file.knows(0, &file.state(1)), None);
 }
 
@@ -137,6 +151,8 @@ fn a_log_that_was_restarted_once_still_knows_its_last_round() {
     file.conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
     let round = file.states.len() - 1;
     file.commit("INSERT INTO t VALUES(70, randomblob(10))");
+    file.commit("INSERT INTO t VALUES(71, randomblob(10))");
     assert_eq!(file.knows(round - 3, &file.state(round - 1)), Some(true), "in the round before");
+    assert_eq!(file.knows(round - 3, &file.state(round)), None, "the last one of the round before");
     assert_eq!(file.knows(round - 3, &file.state(round + 1)), Some(true), "in the new round");
 }

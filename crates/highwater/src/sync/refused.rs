@@ -148,6 +148,9 @@ impl Run<'_> {
     /// was noted is one of its commits, even if each of its pages was written to since; and a log that goes back to the
     /// base and has no such commit proves that the pull never came to its end.
     fn log_knows(&self, sums: &PageSums, ground: &Ground) -> Result<Option<bool>> {
+        if sums.position().state == ground.delta.state {
+            return Ok(Some(true));
+        }
         let Some(before) = &ground.sums else { return Ok(None) };
         let moved = sums.iter().filter(|(page, hash)| before.get(*page) != Some(*hash));
         let moved = moved.map(|(page, _)| page).collect();
