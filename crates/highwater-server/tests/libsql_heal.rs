@@ -675,3 +675,32 @@ async fn killed_at_any_step_of_a_merge_it_is_made_once() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_killed_before_it_recorded_a_refused_push_records_it_the_next_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |device: &mut Device, server: &child::ChildServer| device.url = format!("{}/app", server.url);
+    let server = serve(folder.path(), &[]).unwrap();
+    let mut a = Device::open(format!("{}/app", server.url)).await;
+    a.run(SCHEMA);
+    a.run("CREATE VIRTUAL TABLE search USING fts5 (text, content='')");
+    a.sync().await.unwrap();
+    let mut b = Device::open(a.url.clone()).await;
+    a.run("INSERT INTO search (rowid, text) VALUES (2, 'of a')");
+    b.run("INSERT INTO search (rowid, text) VALUES (3, 'of b')");
+    a.sync().await.unwrap();
+    server.kill();
+    let server = serve(folder.path(), &[("HIGHWATER_KILL_AT", "server-refused-before-record")]).unwrap();
+    at(&mut b, &server);
+    assert!(!survives(&mut b).await, "the server is killed");
+    let server = serve(folder.path(), &[]).unwrap();
+    at(&mut b, &server);
+    for _ in 0..2 {
+        assert_eq!(b.sync().await, Err(Failed::Conflict));
+    }
+    let names = std::fs::read_dir(folder.path().join("app/merge")).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let records = names.iter().filter(|name| name.starts_with("refused-") && name.ends_with(".json"));
+    assert_eq!(records.count(), 1, "{names:?}");
+    server.kill();
+}
