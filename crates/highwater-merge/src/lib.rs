@@ -69,7 +69,7 @@ pub struct Options {
     /// Rows of the base that the head has never had, because an earlier merge of the same device refused them.
     pub rejected: Vec<Rejected>,
     /// The base may be older than the one that the device really had: a row that both sides have under the same id
-    /// and with at least half of its values, and the base has not, is one row and not two.
+    /// and with the same values, and the base has not, is one row and not two.
     pub doubt: bool,
     /// How much it may take.
     pub bounds: Bounds,

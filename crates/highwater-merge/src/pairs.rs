@@ -191,7 +191,7 @@ fn place(
     let taken = head.by_rowid(cx.head, to)?;
     let companion = if table.map.keys == Keys::OwnTree { None } else { ids.companion(from) };
     let follows = companion.is_some() && ids.has_one_owner(cx, tables, from)?;
-    let same = |taken: &SideRow| pair.local.as_ref().is_some_and(|local| mostly_alike(table, local, taken));
+    let same = |taken: &SideRow| pair.local.as_ref().is_some_and(|local| local.values == taken.values);
     if taken.is_some() && table.shares_id() || cx.doubt && taken.as_ref().is_some_and(same) {
         pair.head = taken;
     } else if taken.is_some() || follows {
@@ -208,22 +208,6 @@ fn place(
         pair.renumbered = Some(from);
     }
     Ok(())
-}
-
-/// Whether at least half of what two rows of one id have to say, and something, is the same.
-fn mostly_alike(table: &Table<'_>, one: &SideRow, other: &SideRow) -> bool {
-    let says = |at: usize| {
-        Some(at) != table.alias && table.map.columns.get(at).is_some_and(|column| !column.generated)
-    };
-    let values = one.values.iter().zip(&other.values).enumerate().filter(|(at, _)| says(*at));
-    let (mut alike, mut said) = (0, 0);
-    for (_, (one, other)) in
-        values.filter(|(_, (one, other))| **one != SqlValue::Null || **other != SqlValue::Null)
-    {
-        said += 1;
-        alike += usize::from(one == other);
-    }
-    alike > 0 && alike * 2 >= said
 }
 
 /// The declared key of a row, if it has one without NULL.

@@ -23,9 +23,8 @@ use crate::sums::PageSums;
 type Frame = (PageNo, u64, u32);
 
 /// Whether, after some commit since `since`, the database was in the state of these page sums. `moved` are the pages in
-/// which that state differs from the mark's. When the log does not
-/// continue from the mark, it can still prove that the state was there, but not that it never was. `None`: it says
-/// nothing. Not to be asked about the state that the database is in. Reads the log behind the mark, or all of it.
+/// which that state differs from the mark's. When the log does not continue from the mark, it can still prove that the
+/// state was there, but not that it never was. `None`: it says nothing. Not to be asked about the state that the database is in. Reads the log behind the mark, or all of it.
 pub fn passed_through(
     wal_path: &Path,
     since: Option<&WalMark>,

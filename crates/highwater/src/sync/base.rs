@@ -49,6 +49,10 @@ impl Ground {
     fn sure(base: Option<BaseInfo>, sums: Option<PageSums>, delta: Delta) -> Self {
         Self { base, sums, delta, unsure: false, doubt: false }
     }
+
+    fn unsure(base: BaseInfo, sums: PageSums, delta: Delta) -> Self {
+        Self { unsure: true, ..Self::sure(Some(base), Some(sums), delta) }
+    }
 }
 
 impl Run<'_> {
@@ -138,7 +142,7 @@ impl Run<'_> {
         let older = self.meta.change_counter.is_some_and(|known| snapshot.change_counter() < known);
         let counted_on = self.meta.change_counter.is_some_and(|known| snapshot.change_counter() > known);
         if !older && !self.earlier_state {
-            return Ok(Ground { base: Some(base), sums: Some(sums), delta, unsure: true, doubt: false });
+            return Ok(Ground::unsure(base, sums, delta));
         }
         self.earlier_state = true;
         let request = LocateRequest {
@@ -213,7 +217,7 @@ impl Run<'_> {
             let delta = all.against(&sums);
             // Sums that were left behind prove nothing about a file that has nothing of them.
             if self.descends_from(&delta, base.position)? {
-                return Ok(Ground { base: Some(base), sums: Some(sums), delta, unsure: true, doubt: false });
+                return Ok(Ground::unsure(base, sums, delta));
             }
         }
         if let Some(info) = self.api.info()?

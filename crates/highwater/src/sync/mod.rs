@@ -97,10 +97,10 @@ pub(crate) struct Run<'a> {
     pub(crate) round: u32,
     /// The application's writes are held back.
     pub(crate) hold: Option<hold::Hold>,
+    /// For how long they were held back, in all.
+    pub(crate) held: Duration,
     /// How long the quickest round took.
     pub(crate) quickest: Duration,
-    /// For how long they were, in all.
-    pub(crate) held: Duration,
     /// The merges that this sync led to.
     pub(crate) merges: Merges,
     /// What the metadata file holds, where that is known.
