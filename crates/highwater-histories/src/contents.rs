@@ -151,9 +151,17 @@ fn read_table(connection: &Connection, name: &str, births: &mut Births) -> Resul
             table.ids.insert(id.clone(), key.clone());
             births.insert((name.to_owned(), id), key.clone());
         }
-        if table.rows.insert(key.clone(), found).is_some() {
+        // A second row of one identity is a row all the same: what it holds is not lost.
+        let mut own = key.clone();
+        let mut number = 2;
+        while table.rows.contains_key(&own) {
+            own = format!("{key} ({number})");
+            number += 1;
+        }
+        if own != key {
             table.doubles.insert(key);
         }
+        table.rows.insert(own, found);
     }
     Ok(table)
 }
@@ -210,6 +218,20 @@ pub fn tokens(text: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// They were one for the judge, and what the first one held seemed to be lost.
+    #[test]
+    fn two_rows_of_one_birth_are_two_rows() {
+        let connection = Connection::open_in_memory().unwrap();
+        let sql = "CREATE TABLE bag(born, a); INSERT INTO bag VALUES ('d0t1.', 'd2t1.'), ('d0t1.', 'd0t3.')";
+        connection.execute_batch(sql).unwrap();
+        let contents = Contents::read(&connection).unwrap();
+        let bag = &contents.tables["bag"];
+        let values: Vec<&String> = bag.rows.values().map(|row| &row["a"]).collect();
+        assert_eq!(values, ["d2t1.", "d0t3."]);
+        assert_eq!(bag.doubles.iter().collect::<Vec<_>>(), ["d0t1."]);
+        assert_eq!(contents.by_content("bag").tables["bag"].rows.len(), 2);
+    }
 
     #[test]
     fn tokens_are_found_wherever_they_stand() {
