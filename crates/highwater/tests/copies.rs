@@ -16,7 +16,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{World, assert_same, fill, insert, rows};
-use highwater::{Action, Database, Error};
+use highwater::{Action, Database, DeviceId, Error};
 use rusqlite::Connection;
 
 /// How a backup comes back.
@@ -452,6 +452,48 @@ fn a_small_backup_beside_newer_metadata_that_was_written_to_is_merged_and_its_ro
             assert_eq!((count("later"), count("mine"), count("second")), (later, 1, 1), "{then}: {titles:?}");
         }
     }
+}
+
+/// The pages say which position the backup was of, its few rows an older one. To that the server says that this very device
+/// pushed since, for its name was given to it. The page sums that came back too are no way out: a file that replaced
+/// another one does not go by them. Asked again and again, the sync never ended.
+#[test]
+fn a_small_backup_that_came_back_with_its_metadata_is_merged_at_once() {
+    let world = World::in_memory(|_| ());
+    let first = world.open("first.db");
+    let db = world.builder("app.db").device(DeviceId(7 << 64)).open().unwrap();
+    let run = |db: &Database, sql: &str| db.connect().unwrap().execute_batch(sql).unwrap();
+    // A schema of several pages: what the column changes is not the first one.
+    let long = "long ".repeat(60);
+    let schema = format!("{TASKS}; CREATE TABLE large(x /* {long} */); CREATE TABLE other(x /* {long} */)");
+    let small_pages = Connection::open(first.path()).unwrap();
+    small_pages.execute_batch(&format!("PRAGMA page_size = 512; {schema}")).unwrap();
+    drop(small_pages);
+    first.sync_blocking().unwrap();
+    db.sync_blocking().unwrap();
+    run(&db, "ALTER TABLE tasks ADD COLUMN due TEXT");
+    db.sync_blocking().unwrap();
+    let backup = world.path("backup.db");
+    closed_copy(db.path(), &backup);
+    let beside_it = ["-info", "-sums"].map(|suffix| std::fs::read(beside(db.path(), suffix)).unwrap());
+    first.sync_blocking().unwrap();
+    run(&first, "INSERT INTO other VALUES ('theirs')");
+    first.sync_blocking().unwrap();
+    restore(Restore::MovedOver, &backup, db.path());
+    for (suffix, bytes) in ["-info", "-sums"].into_iter().zip(beside_it) {
+        std::fs::write(beside(db.path(), suffix), bytes).unwrap();
+    }
+    run(&db, "INSERT INTO large VALUES (hex(randomblob(3000)))");
+    assert_eq!(db.sync_blocking().unwrap().action, Action::Merged);
+    assert_same(db.path(), &world.restored("app"));
+    let counts =
+        "SELECT (SELECT count(*) FROM large), (SELECT count(*) FROM other), (SELECT count(due) FROM tasks)";
+    let found: (i64, i64, i64) = db
+        .connect()
+        .unwrap()
+        .query_row(counts, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .unwrap();
+    assert_eq!(found, (1, 1, 0), "both rows, and the column");
 }
 
 /// Somebody misses what the backup did not have, and types some of it in again.

@@ -29,6 +29,7 @@ mod traces;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use highwater_ltx::TxId;
 use highwater_pages::{Replica, durable, kill_point};
 use highwater_wire::Remote;
 
@@ -91,6 +92,8 @@ pub(crate) struct Run<'a> {
     pub(crate) sent_before: bool,
     /// Whether the page sums were asked if the metadata file is an older copy of itself.
     pub(crate) sums_checked: bool,
+    /// The newest base that was taken from the page sums because the one that was found seemed too old.
+    pub(crate) taken_from_sums: TxId,
     /// What the server took for damaged was sent once more.
     pub(crate) sent_again: bool,
     /// How many rounds there were before this one.
@@ -191,6 +194,7 @@ pub(crate) fn run(
         nameless,
         sent_before: false,
         sums_checked: false,
+        taken_from_sums: TxId(0),
         sent_again: false,
         round: 0,
         hold: None,

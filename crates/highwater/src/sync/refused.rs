@@ -8,6 +8,7 @@ use super::base::Ground;
 use super::{Round, Run};
 use crate::api::{Located, Refused};
 use crate::error::{Error, Result};
+use crate::metadata::BaseInfo;
 use crate::outcome::Action;
 
 impl Run<'_> {
@@ -169,9 +170,12 @@ impl Run<'_> {
     ///
     /// They can also have been written ahead of a commit that never came. If that was of a merge, they hold the state
     /// before the commit too, and only what differs between the two can say which of them the file is.
+    ///
+    /// Beside a file that replaced another one they are the other one's. And what was taken once and led to another base
+    /// all the same would do so again, for as long as the sync lasts.
     pub(super) fn newer_base_of_sums(&mut self, ground: &Ground) -> Result<bool> {
-        let known = ground.base.map_or(TxId(0), |base| base.txid);
-        if self.earlier_state {
+        let known = ground.base.map_or(TxId(0), |base| base.txid).max(self.taken_from_sums);
+        if self.earlier_state || self.replaced {
             return Ok(false);
         }
         let Some((base, mut sums)) = self.base_of_sums(ground.delta.page_size, known)? else {
@@ -179,10 +183,7 @@ impl Run<'_> {
         };
         match self.log_knows(&sums, ground)? {
             Some(false) => return Ok(false),
-            Some(true) => {
-                self.record(base, None, Some(&mut sums))?;
-                return Ok(true);
-            }
+            Some(true) => return self.take_sums(base, &mut sums),
             None => {}
         }
         let changed = &ground.delta.changed;
@@ -205,8 +206,13 @@ impl Run<'_> {
         if as_before || !as_they_say && !self.has_rows_of(base.position, ground)? {
             return Ok(false);
         }
-        // Without a mark, the server will make sure that the file is no earlier state.
-        self.record(base, None, Some(&mut sums))?;
+        self.take_sums(base, &mut sums)
+    }
+
+    /// Without a mark, the server will make sure that the file is no earlier state.
+    fn take_sums(&mut self, base: BaseInfo, sums: &mut PageSums) -> Result<bool> {
+        self.taken_from_sums = base.txid;
+        self.record(base, None, Some(sums))?;
         Ok(true)
     }
 
