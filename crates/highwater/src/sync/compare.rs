@@ -120,6 +120,32 @@ pub(super) fn newer_rows_kept(ours: &Path, base: &Path, older: &Path) -> rusqlit
     Ok(found)
 }
 
+/// Whether `ours` has anything that `older` had and `base` has not any more: a definition, or a row with its values.
+pub(super) fn is_back(ours: &Path, base: &Path, older: &Path) -> rusqlite::Result<bool> {
+    let conn = open(older)?;
+    conn.execute("ATTACH ?1 AS ours", [ours.to_string_lossy()])?;
+    conn.execute("ATTACH ?1 AS base", [base.to_string_lossy()])?;
+    let any = |sql: &str| conn.query_row(&format!("SELECT EXISTS ({sql})"), [], |row| row.get::<_, bool>(0));
+    let gone = |what: &str, from: &str| {
+        let [main, base, ours] =
+            ["main", "base", "ours"].map(|schema| format!("SELECT {what} FROM {schema}.{from}"));
+        any(&format!("{main} EXCEPT {base} INTERSECT {ours}"))
+    };
+    if gone("type, name, tbl_name, sql", "sqlite_schema")? {
+        return Ok(true);
+    }
+    for table in tables(&conn)? {
+        let sql = "SELECT EXISTS (SELECT 1 FROM ours.sqlite_schema WHERE type = 'table' AND name = ?1)";
+        // What the base lacks, or has with other columns, may be back: better safe.
+        if conn.query_row(sql, [&table], |row| row.get::<_, bool>(0))?
+            && gone(&columns(&conn, &table)?, &quoted(&table)).unwrap_or(true)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -243,8 +269,13 @@ mod tests {
         bag("bag older", "(1, 'a')");
         bag("bag base", "(1, 'a'), (9, 'new')");
         bag("bag vacuumed", "(1, 'a'), (2, 'new')");
+        bag("bag undone", "(1, 'a'), (2, 'new'), (3, 'gone')");
+        bag("bag when older", "(1, 'a'), (2, 'gone')");
         let (base, older) = (path("bag base"), path("bag older"));
         assert_eq!(newer_rows_kept(&path("bag vacuumed"), &base, &older).unwrap(), 1);
+        let when_older = path("bag when older");
+        assert!(!is_back(&path("bag vacuumed"), &base, &when_older).unwrap());
+        assert!(is_back(&path("bag undone"), &base, &when_older).unwrap());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use highwater_pages::Delta;
 use highwater_wire::{LIBSQL_NODE, LogEntry};
 
 use super::Run;
-use super::compare::{Share, compare, new_values, newer_rows_kept};
+use super::compare::{Share, compare, is_back, new_values, newer_rows_kept};
 use super::traces::{Traces, traces};
 use crate::error::{Error, Result};
 use crate::receive::each_page;
@@ -171,6 +171,17 @@ impl Run<'_> {
         let kept = newer_rows_kept(&self.files.db, &base.path(), &older.path()).map_err(failed)?;
         tracing::debug!(kept, "counted the rows that came since the earlier state");
         Ok(kept > 0)
+    }
+
+    /// Whether nothing at all is undone when the file counts as `base` with changes: it has every row of it, some that came
+    /// after `older`, and nothing that went since then.
+    pub(crate) fn undoes_nothing(&self, base: Position, older: Position) -> Result<bool> {
+        let (base, older) = (self.fetch(base)?, self.fetch(older)?);
+        let failed = |source| Error::Sqlite { db: self.files.db.clone(), source };
+        let (ours, base, older) = (&self.files.db, base.path(), older.path());
+        Ok(self.compared(ours, &base)?.is_whole()
+            && newer_rows_kept(ours, &base, &older).map_err(failed)? > 0
+            && !is_back(ours, &base, &older).map_err(failed)?)
     }
 
     /// Whether a file that differs by `delta` from `base` has so much in common with it that it
