@@ -17,6 +17,8 @@ pub type Row = BTreeMap<String, String>;
 pub struct Table {
     /// Its columns.
     pub columns: BTreeSet<String>,
+    /// Those that have a DEFAULT: NULL in one of them was written, and is shown.
+    pub with_default: BTreeSet<String>,
     /// Its rows by what identifies them.
     pub rows: BTreeMap<String, Row>,
     /// Which row has which id, where rows are identified by something else here.
@@ -34,6 +36,8 @@ pub struct Contents {
     pub schema: BTreeMap<String, String>,
 }
 
+/// Nothing at all, where it was written.
+const NULL: &str = "NULL";
 /// What an added column has in rows that nobody touched.
 const DEFAULT: &str = "dflt";
 /// So much of a value tells it from others.
@@ -126,14 +130,18 @@ fn read_table(connection: &Connection, name: &str, births: &mut Births) -> Resul
         .prepare_cached(with_default)?
         .query_map([name], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    let mut table = Table { columns: columns.iter().cloned().collect(), ..Table::default() };
+    let mut table = Table {
+        columns: columns.iter().cloned().collect(),
+        with_default: with_default.clone(),
+        ..Table::default()
+    };
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let mut found = Row::new();
         let mut id = None;
         for (at, column) in columns.iter().enumerate() {
             // Nothing at all is something that was written, where there is a default.
-            let written = || with_default.contains(column).then(|| "NULL".to_owned());
+            let written = || with_default.contains(column).then(|| NULL.to_owned());
             let Some(value) = shown(row.get_ref(at)?).or_else(written) else { continue };
             if column == "id" {
                 id = Some(value);
@@ -195,6 +203,20 @@ fn shown(value: ValueRef<'_>) -> Option<String> {
     })
 }
 
+/// Where one side gave a column a DEFAULT and another one gave it none, NULL may be what was written or what was there.
+pub(crate) fn level_defaults(sides: &mut [Option<Table>; 4]) {
+    let has = |column: &String, with: bool| {
+        let mut there = sides.iter().flatten().filter(|side| side.columns.contains(column));
+        there.any(|side| side.with_default.contains(column) == with)
+    };
+    let columns = sides.iter().flatten().flat_map(|side| &side.with_default);
+    let uneven: BTreeSet<String> =
+        columns.filter(|column| has(column, true) && has(column, false)).cloned().collect();
+    for row in sides.iter_mut().flatten().flat_map(|side| side.rows.values_mut()) {
+        row.retain(|column, value| !(uneven.contains(column) && value == NULL));
+    }
+}
+
 /// The tokens in a text: `d1t2.`, `d1t2b3.`.
 #[must_use]
 pub fn tokens(text: &str) -> Vec<&str> {
@@ -231,6 +253,28 @@ mod tests {
         assert_eq!(values, ["d2t1.", "d0t3."]);
         assert_eq!(bag.doubles.iter().collect::<Vec<_>>(), ["d0t1."]);
         assert_eq!(contents.by_content("bag").tables["bag"].rows.len(), 2);
+    }
+
+    /// Two devices added a column, one of them with a default, and the head's definition stayed.
+    #[test]
+    fn a_column_that_only_one_side_gave_a_default_may_hold_nothing_on_both() {
+        let side = |column: &str, rows: &str| {
+            let connection = Connection::open_in_memory().unwrap();
+            let sql = format!("CREATE TABLE words(k{column}); INSERT INTO words VALUES {rows}");
+            connection.execute_batch(&sql).unwrap();
+            Contents::read(&connection).unwrap().tables.remove("words")
+        };
+        let with = ", extra DEFAULT 'dflt'";
+        let mut sides =
+            [None, side(", extra", "('k7', NULL)"), side(with, "('k1', 'dflt')"), side(with, "('k7', NULL)")];
+        assert_ne!(sides[1].as_ref().unwrap().rows, sides[3].as_ref().unwrap().rows);
+        level_defaults(&mut sides);
+        assert_eq!(sides[1].as_ref().unwrap().rows, sides[3].as_ref().unwrap().rows);
+        // Where all agree on the default, it makes a difference.
+        let mut sides =
+            [None, side(with, "('k7', NULL)"), side(with, "('k7', 'dflt')"), side(with, "('k7', 'x')")];
+        level_defaults(&mut sides);
+        assert_ne!(sides[1].as_ref().unwrap().rows, sides[2].as_ref().unwrap().rows);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::contents::{Contents, Row, Table, tokens};
+use crate::contents::{Contents, Row, Table, level_defaults, tokens};
 use crate::schema::{family, is_keyless};
 
 /// The four states of one merge.
@@ -38,8 +38,13 @@ pub struct Debt {
     pub refused: Option<String>,
 }
 
-static EMPTY: Table =
-    Table { columns: BTreeSet::new(), rows: BTreeMap::new(), ids: BTreeMap::new(), doubles: BTreeSet::new() };
+static EMPTY: Table = Table {
+    columns: BTreeSet::new(),
+    with_default: BTreeSet::new(),
+    rows: BTreeMap::new(),
+    ids: BTreeMap::new(),
+    doubles: BTreeSet::new(),
+};
 
 impl Merge<'_> {
     /// What the records must say; an error when no record can excuse the result.
@@ -159,8 +164,9 @@ impl Merge<'_> {
 
     fn table(&self, name: &str) -> Result<Vec<Debt>, String> {
         let side = |contents: &'_ Contents| contents.tables.get(name).cloned();
-        let (base, local, head, result) =
-            (side(self.base), side(self.local), side(self.head), side(self.result));
+        let mut sides = [side(self.base), side(self.local), side(self.head), side(self.result)];
+        level_defaults(&mut sides);
+        let [base, local, head, result] = sides;
         if let Some(double) = result.as_ref().and_then(|table| table.doubles.first()) {
             return Err(format!("{name}: the row {double} is there twice"));
         }
