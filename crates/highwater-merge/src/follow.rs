@@ -4,13 +4,13 @@
 //! So, in this order:
 //!
 //! 1. rows with the same content are the same, as a multiset, first those that stayed in place,
-//! 2. where such rows moved, and the last row did not stay (there was a VACUUM), rows that share a value which no
-//!    other row has on either side are the same, if they stand between the same rows,
+//! 2. where such rows moved, or rows came to where there was a gap, and the last row did not stay (there was a VACUUM),
+//!    rows that share a value which no other row has on either side are the same, if they stand between the same rows,
 //! 3. rows in the same place are the same if they have something in common and no row before them moved.
 //!
 //! What is left was deleted on the one side and inserted on the other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use highwater_wire::SqlValue;
 
@@ -41,7 +41,8 @@ pub(crate) fn follow(
     let plain = |to: &usize| new.get(*to).is_some_and(|row| row.default.iter().all(|default| *default));
     let (same, mut changed): (Vec<_>, Vec<_>) = search.pairs().partition(|(_, to)| plain(to));
     let equal = search.to.clone();
-    let moved = if may_move { search.first_moved() } else { None };
+    let moved =
+        if may_move { search.first_moved().into_iter().chain(search.first_gap()).min() } else { None };
     if moved.is_some() {
         search.by_own_values();
     }
@@ -119,6 +120,16 @@ impl Search<'_> {
             (now != place).then_some(place)
         });
         moved.min()
+    }
+
+    /// The first place before the last row where there was none and one is now. New rows come behind the last one, and
+    /// those of others in between only where an earlier merge gave it another id.
+    fn first_gap(&self) -> Option<i64> {
+        let places: BTreeSet<i64> = self.places.iter().copied().flatten().collect();
+        let rowids: BTreeSet<i64> = self.old.iter().filter_map(|row| row.rowid).collect();
+        let last = (*places.last()?).min(*rowids.last()?);
+        let new = self.new.iter().filter_map(|row| row.rowid);
+        new.filter(|place| *place < last && !places.contains(place) && !rowids.contains(place)).min()
     }
 
     /// Rows that share values which no other row has.

@@ -332,6 +332,34 @@ fn a_row_that_vacuum_moved_is_merged_with_what_the_other_side_made_of_it() {
     assert_eq!(result.kinds(), [(UpdateDelete, "t")]);
 }
 
+/// No row stayed what it was, so only that one stands in a gap now tells of the VACUUM.
+#[test]
+fn rows_that_vacuum_moved_are_found_though_none_of_them_stayed_what_it_was() {
+    let one = "CREATE TABLE t(name, a, b); INSERT INTO t(rowid, name, a) VALUES (366, 'x', 0);";
+    let two = "CREATE TABLE t(name, a, b); INSERT INTO t(rowid, name, a) VALUES (7, 'x', 0), (9, 'y', 0);";
+    for (base, rows) in [(one, &["x|1|2"][..]), (two, &["x|1|2", "y|1|2"])] {
+        for (local, head) in [("VACUUM", ""), ("", "VACUUM"), ("VACUUM", "VACUUM")] {
+            let (local, head) =
+                (format!("UPDATE t SET a = 1; {local}"), format!("UPDATE t SET b = 2; {head}"));
+            let result = merged(base, &local, &head).peaceful();
+            assert_eq!(result.rows("SELECT * FROM t"), rows, "{local} {head}");
+        }
+        // What both made of one column: one is in the row, the other in a record.
+        let result = merged(base, "UPDATE t SET a = 'mine'; VACUUM", "UPDATE t SET a = 'theirs'");
+        assert_eq!(result.rows("SELECT DISTINCT a FROM t"), ["mine"]);
+        assert_eq!(result.kinds().len(), rows.len());
+    }
+}
+
+/// Nothing tells that they were one: both live, whatever moved.
+#[test]
+fn rows_that_vacuum_moved_and_nothing_tells_apart_live_twice_and_lose_nothing() {
+    let base = "CREATE TABLE t(a, b); INSERT INTO t(rowid, a) VALUES (3, 'x'), (5, 'x');";
+    let result =
+        merged(base, "UPDATE t SET b = 'mine' || rowid; VACUUM", "UPDATE t SET b = 'theirs' || rowid");
+    assert_eq!(result.rows("SELECT b FROM t ORDER BY b"), ["mine3", "mine5", "theirs3", "theirs5"]);
+}
+
 #[test]
 fn a_column_that_the_device_added_and_filled_is_kept_where_rows_have_no_key() {
     for vacuum in ["", "DELETE FROM t WHERE a = 'x'; VACUUM;"] {
