@@ -85,8 +85,9 @@ impl Replica {
         writer.refuse_read_only()?;
         writer.execute("writing", "PRAGMA replica.synchronous=FULL")?;
         let mode = writer.journal_mode()?;
-        let count = writer.page_count()?;
         writer.execute("taking the write lock", "BEGIN IMMEDIATE")?;
+        // Not before: somebody else may have let the file grow until then.
+        let count = writer.page_count()?;
         Ok(WriteLock { writer, mode, count })
     }
 

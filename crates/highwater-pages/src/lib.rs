@@ -7,6 +7,7 @@
 //! | [`Replica`] | a connection that sees a live file as pages |
 //! | [`Mark`], [`wal`] | what may have changed since the last look |
 //! | [`Snapshot`], [`Delta`] | capture: a consistent image, and what differs from a base |
+//! | [`Image`] | a consistent image that can be kept while the file is written to |
 //! | [`PageSums`] | the hash of every page at the base, in memory and as a file |
 //! | [`NewPages`], [`LocalState`] | commit: pages into a live file, in one transaction |
 //! | [`NewDatabase`] | a new file, published whole |
@@ -22,6 +23,7 @@ mod commit;
 pub mod durable;
 mod error;
 mod hash;
+mod image;
 mod kill;
 mod mark;
 mod newdb;
@@ -35,6 +37,7 @@ pub use capture::{Delta, Snapshot};
 pub use commit::{LocalState, NewPages, WriteLock};
 pub use error::{Error, Result, next_step};
 pub use hash::{PageHash, StateSum, page_hash};
+pub use image::Image;
 pub use kill::kill_point;
 pub use mark::{FileMark, Mark, Suspects};
 pub use newdb::NewDatabase;

@@ -143,4 +143,28 @@ impl PageSums {
         }
         sum.state(self.page_count(), self.page_size)
     }
+    /// The hash of the state that is these sums' with `count` pages, of which `changes` (ascending) have other hashes. Costs as
+    /// much as the change does. None: a page would have no hash.
+    #[must_use]
+    pub fn state_with(&self, changes: &[(PageNo, PageHash)], count: PageCount) -> Option<StateHash> {
+        let (size, before) = (self.page_size, self.page_count());
+        let mut sum = StateSum::from_state(self.position.state, before, size);
+        for page in count.0.saturating_add(1)..=before.0 {
+            if let Some(old) = self.get(PageNo(page)) {
+                sum.remove(old);
+            }
+        }
+        let grown = changes.iter().filter(|(page, _)| *page > PageNo(before.0)).count();
+        let expected = count.data_page_count(size).saturating_sub(before.data_page_count(size));
+        if grown != expected as usize {
+            return None;
+        }
+        for (page, hash) in changes {
+            if let Some(old) = self.get(*page) {
+                sum.remove(old);
+            }
+            sum.add(*hash);
+        }
+        Some(sum.state(count, size))
+    }
 }

@@ -22,6 +22,8 @@ mod contention;
 mod once;
 #[path = "merging/peers.rs"]
 mod peers;
+#[path = "merging/rebase.rs"]
+mod rebase;
 #[path = "merging/rules.rs"]
 mod rules;
 

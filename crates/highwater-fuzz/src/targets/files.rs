@@ -70,7 +70,7 @@ pub fn sums(data: &[u8]) -> u64 {
     };
     let newest = PageSums::newest(&path, size()).map(kind);
     let loaded = PageSums::load(&path, position(), size()).map(kind);
-    let ahead = PageSums::on_the_way(&path, size()).map(|found| found.is_some());
+    let ahead = PageSums::on_the_way(&path, size()).map(|found| !found.is_empty());
     both(seen(newest), both(seen(loaded), seen(ahead)))
 }
 

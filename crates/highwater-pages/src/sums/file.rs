@@ -34,8 +34,8 @@ pub(super) struct OnDisk {
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
     At(Position),
-    Newest,
-    BeforeNewest,
+    /// So many before the newest.
+    Newest(usize),
 }
 
 /// Why reading ended early: the file's fault, or the system's.
@@ -63,18 +63,27 @@ impl PageSums {
 
     /// As [`PageSums::load`], for the newest position in the file, whichever that is.
     pub fn newest(path: &Path, page_size: PageSize) -> Result<Loaded> {
-        Self::load_at(path, Wanted::Newest, page_size)
+        Self::load_at(path, Wanted::Newest(0), page_size)
     }
 
-    /// The sums that stand before the newest ones, if both claim the same place: they are of the state on which the
-    /// newest were about to be committed.
-    pub fn on_the_way(path: &Path, page_size: PageSize) -> Result<Option<Self>> {
-        let Loaded::Valid(before) = Self::load_at(path, Wanted::BeforeNewest, page_size)? else {
-            return Ok(None);
-        };
-        let Loaded::Valid(newest) = Self::newest(path, page_size)? else { return Ok(None) };
-        let same = before.position.place() == newest.position.place();
-        Ok((same && before.position.state != newest.position.state).then_some(before))
+    /// The sums that stand before the newest ones and claim the same place, oldest first: they were written ahead of a
+    /// commit together. With one, it is of the state on which the newest were to be committed. With two, the first is of
+    /// that state, and the second of the file after the commit: the newest with local changes rebased on top.
+    pub fn on_the_way(path: &Path, page_size: PageSize) -> Result<Vec<Self>> {
+        let Loaded::Valid(newest) = Self::newest(path, page_size)? else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for before in 1..=2 {
+            match Self::load_at(path, Wanted::Newest(before), page_size)? {
+                Loaded::Valid(sums)
+                    if sums.position.place() == newest.position.place()
+                        && sums.position.state != newest.position.state =>
+                {
+                    found.insert(0, sums);
+                }
+                _ => break,
+            }
+        }
+        Ok(found)
     }
 
     /// Whether the file that these were loaded from also has sums of a newer position. None: they are from no file.
@@ -222,8 +231,7 @@ fn read(file: File, at: Wanted, page_size: PageSize) -> Result<Loaded, Bad> {
     let last = segments.len();
     let wanted = |number: usize, position: Position| match at {
         Wanted::At(at) => position == at,
-        Wanted::Newest => number == last,
-        Wanted::BeforeNewest => number + 1 == last,
+        Wanted::Newest(before) => number + before == last,
     };
     let Some((applied, at)) = positions.clone().enumerate().filter(|(n, p)| wanted(*n, *p)).last() else {
         return match positions.last() {

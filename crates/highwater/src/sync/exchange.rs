@@ -1,9 +1,10 @@
 //! The one request of a sync, and what follows from its answer.
 
+use std::sync::Arc;
 use std::thread::{Scope, ScopedJoinHandle};
 
 use highwater_ltx::StateHash;
-use highwater_pages::{Mark, Replica, Snapshot, durable, kill_point};
+use highwater_pages::{Image, Mark, Replica, Snapshot, durable, kill_point};
 use highwater_wire::Outcome;
 use tokio::sync::mpsc;
 
@@ -30,6 +31,8 @@ pub(super) struct Captured {
     /// Where the next one looks on.
     pub(super) next: Mark,
     pub(super) change_counter: u32,
+    /// The image itself, where it is kept until the answer is here.
+    pub(super) image: Option<Arc<Image>>,
 }
 
 impl Run<'_> {
@@ -47,7 +50,12 @@ impl Run<'_> {
             self.hold = Some(Hold::take(replica, most)?);
         }
         let since = self.meta.mark;
-        let snapshot = replica.snapshot(since.as_ref())?;
+        // The first answer fits, unless the application writes all the time: then what it commits is rebased.
+        let (snapshot, image) = if self.round > 0 && mode == Mode::Sync && self.hold.is_none() {
+            replica.snapshot_and_image(since.as_ref())?
+        } else {
+            (replica.snapshot(since.as_ref())?, None)
+        };
         let ground = self.ground(&snapshot)?;
         let next = snapshot.next_mark()?;
         // A base that was found by content is not the one that the mark is of.
@@ -59,6 +67,7 @@ impl Run<'_> {
             since,
             next,
             ground,
+            image: image.map(Arc::new),
         };
         kill_point("sync.captured");
         if self.sums_are_of_a_newer_base(&captured.ground)? {

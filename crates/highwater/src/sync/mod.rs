@@ -22,6 +22,7 @@ mod hold;
 mod lineage;
 mod merged;
 mod pull;
+mod rebase;
 mod record;
 mod refused;
 mod traces;
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use highwater_ltx::TxId;
 use highwater_pages::{Replica, durable, kill_point};
-use highwater_wire::Remote;
+use highwater_wire::{Conflict, Remote};
 
 use crate::api::Api;
 use crate::builder::Options;
@@ -102,6 +103,8 @@ pub(crate) struct Run<'a> {
     pub(crate) hold: Option<hold::Hold>,
     /// For how long they were held back, in all.
     pub(crate) held: Duration,
+    /// Ids that rows got which were committed during a request.
+    pub(crate) rebased: Vec<Conflict>,
     /// How long the quickest round took.
     pub(crate) quickest: Duration,
     /// The merges that this sync led to.
@@ -200,6 +203,7 @@ pub(crate) fn run(
         hold: None,
         quickest: Duration::MAX,
         held: Duration::ZERO,
+        rebased: Vec::new(),
         merges: Merges::default(),
         saved,
         healing: false,
@@ -256,7 +260,9 @@ impl Run<'_> {
     fn outcome(&mut self, action: Action) -> SyncOutcome {
         let merges = std::mem::take(&mut self.merges);
         let (merged, conflict_count) = (merges.any(), merges.conflicts());
-        let conflicts = self.fetch_conflicts(merges);
+        let conflict_count = conflict_count + self.rebased.len() as u64;
+        let mut conflicts = self.fetch_conflicts(merges);
+        conflicts.append(&mut self.rebased);
         let base = self.meta.base.filter(|_| action != Action::NothingYet);
         SyncOutcome {
             action,

@@ -3,11 +3,12 @@
 //! Pages are received whole and must lead to the head's state before any is written. The page sums go
 //! ahead of the commit, so that a sync killed right after it is recognised.
 
-use highwater_ltx::{PageCount, PageNo, StateHash};
-use highwater_pages::{LocalState, PageSums, Replica, StateSum, durable, kill_point};
+use highwater_ltx::{PageCount, StateHash};
+use highwater_pages::{LocalState, PageSums, Replica, durable, kill_point};
 
 use super::base::{Ground, sums_of};
 use super::exchange::Captured;
+use super::rebase::Answered;
 use super::{Round, Run};
 use highwater_wire::Outcome;
 
@@ -25,7 +26,7 @@ impl Run<'_> {
         captured: Captured,
         answer: &mut SyncAnswer,
     ) -> Result<Round> {
-        let Captured { ground, data_version, since, next, .. } = captured;
+        let Captured { ground, data_version, since, next, image, .. } = captured;
         let Ground { base, sums, delta, .. } = ground;
         let mut progress = |done, total| self.report(Stage::Receiving, done, total);
         let received =
@@ -45,37 +46,44 @@ impl Run<'_> {
         let here = highwater_ltx::Position { state: delta.state, ..answer.head };
         local.apply(&delta.changed, delta.page_count, here);
         let merged = answer.outcome == Outcome::Merged;
-        if self.state_after(&local, &received) != Some(answer.head.state) {
+        if Self::state_after(&local, &received) != Some(answer.head.state) {
             return self.heal_or(|run| run.api.bad("its pages do not lead to the state it names".to_owned()));
         }
-        let state = LocalState {
-            data_version,
-            state: delta.state,
-            base: sums.as_ref(),
-            since: since.as_ref().filter(|_| sums.is_some()),
-        };
         let base = BaseInfo {
             position: answer.head,
             txid: answer.txid,
             page_size: received.header.page_size,
             page_count: received.header.commit,
         };
-        let mut after = self.note_ahead(local, delta.is_empty(), &received, base);
+        let pages = received.pages.len() as u64;
         self.sums_checked = true;
-        kill_point("pull.sums_ahead");
-        let committed = self.commit(replica, state, &mut received);
-        if matches!(&committed, Ok(false)) || committed.as_ref().is_err_and(Error::is_passing) {
+        let committed = match image.filter(|_| merged) {
+            Some(image) => {
+                let answered = Answered { image, sums: local, mark: next, head: answer.head, received };
+                self.rebase(replica, answered, answer)
+            }
+            None => {
+                let state = LocalState {
+                    data_version,
+                    state: delta.state,
+                    base: sums.as_ref(),
+                    since: since.as_ref().filter(|_| sums.is_some()),
+                };
+                let after = self.note_ahead(local, delta.is_empty(), &received, base);
+                kill_point("pull.sums_ahead");
+                let committed = self.commit(replica, state, &mut received);
+                committed.map(|committed| committed.then_some(after))
+            }
+        };
+        if matches!(&committed, Ok(None)) || committed.as_ref().is_err_and(Error::is_passing) {
             self.take_back_sums(sums);
         }
-        if !committed? {
-            return Ok(Round::Again);
-        }
+        let Some(mut after) = committed? else { return Ok(Round::Again) };
         kill_point("pull.committed");
         if !merged {
             // Whatever was sent, the server had it already.
             self.pushed = Moved { bytes: self.pushed.bytes, ..Moved::default() };
         }
-        let pages = received.pages.len() as u64;
         self.pulled = Moved { frames: pages, pages, bytes: answer.body.body.received() };
         tracing::debug!(
             generation = base.position.generation.0,
@@ -145,25 +153,8 @@ impl Run<'_> {
     }
 
     /// The state that received pages lead to; None when they cannot be right.
-    pub(super) fn state_after(&self, local: &PageSums, received: &Received) -> Option<StateHash> {
+    pub(super) fn state_after(local: &PageSums, received: &Received) -> Option<StateHash> {
         let (size, count) = (received.header.page_size, received.header.commit);
-        let mut sum = StateSum::from_state(local.position().state, local.page_count(), size);
-        for page in count.0.saturating_add(1)..=local.page_count().0 {
-            if let Some(old) = local.get(PageNo(page)) {
-                sum.remove(old);
-            }
-        }
-        let grown = received.pages.iter().filter(|(page, _)| *page > PageNo(local.page_count().0)).count();
-        let expected = count.data_page_count(size).saturating_sub(local.page_count().data_page_count(size));
-        if size != local.page_size() || grown != expected as usize {
-            return None;
-        }
-        for (page, hash) in &received.pages {
-            if let Some(old) = local.get(*page) {
-                sum.remove(old);
-            }
-            sum.add(*hash);
-        }
-        Some(sum.state(count, size))
+        (size == local.page_size()).then(|| local.state_with(&received.pages, count)).flatten()
     }
 }

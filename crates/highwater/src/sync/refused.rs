@@ -181,17 +181,20 @@ impl Run<'_> {
         let Some((base, mut sums)) = self.base_of_sums(ground.delta.page_size, known)? else {
             return Ok(false);
         };
-        match self.log_knows(&sums, ground)? {
+        let mut ahead = PageSums::on_the_way(&self.files.sums, ground.delta.page_size)?.into_iter();
+        let (sent, rebased) = (ahead.next(), ahead.next());
+        // With something rebased on top the file was never quite as the head is.
+        let there = rebased.as_ref().unwrap_or(&sums);
+        match self.log_knows(there, ground)? {
             Some(false) => return Ok(false),
             Some(true) => return self.take_sums(base, &mut sums),
             None => {}
         }
         let changed = &ground.delta.changed;
-        let sent = PageSums::on_the_way(&self.files.sums, ground.delta.page_size)?;
         let as_they_say = changed.iter().any(|(page, hash)| {
             let as_sent = sent.as_ref().is_some_and(|sent| sent.get(*page) == Some(*hash));
             // The first page says next to nothing but the database's size, which others can have, too.
-            page.0 > 1 && sums.get(*page) == Some(*hash) && !as_sent
+            page.0 > 1 && there.get(*page) == Some(*hash) && !as_sent
         });
         // A page that is still as before, but not as they say, proves the opposite: they were written ahead of a
         // commit that never came.
@@ -200,7 +203,7 @@ impl Run<'_> {
             Err(_) => ground.sums.as_ref().and_then(|base| base.get(page)),
         };
         let as_before = ground.sums.iter().chain(&sent).any(|before| {
-            let mut moved = sums.iter().filter(|(page, hash)| before.get(*page) != Some(*hash));
+            let mut moved = there.iter().filter(|(page, hash)| before.get(*page) != Some(*hash));
             moved.any(|(page, _)| before.get(page).is_some() && before.get(page) == here(page))
         });
         if as_before || !as_they_say && !self.has_rows_of(base.position, ground)? {
