@@ -59,17 +59,25 @@ impl Replica {
     /// Another connection to the same file. Fails with [`Error::ChangedSince`] if another file stands at its path now.
     pub fn another(&self) -> Result<Self> {
         let other = self.reopen()?;
-        if self.is_same_file(&other) { Ok(other) } else { Err(Error::ChangedSince { path: self.path.clone() }) }
+        if self.is_same_file(&other) {
+            Ok(other)
+        } else {
+            Err(Error::ChangedSince { path: self.path.clone() })
+        }
     }
 
     /// A snapshot (see [`Replica::snapshot`]) and an image of the same state. Nobody can commit between the two, which takes as
-    /// long as two reads. None instead of the image: the file has a rollback journal.
+    /// long as two reads. None instead of the image: the file has a rollback journal, or somebody
+    /// has been writing for longer than the busy timeout.
     pub fn snapshot_and_image(&mut self, since: Option<&Mark>) -> Result<(Snapshot<'_>, Option<Image>)> {
         if self.journal_mode()? == JournalMode::Rollback {
             return Ok((self.snapshot(since)?, None));
         }
         let keeper = self.another()?;
-        let lock = self.lock_writes()?;
+        let lock = match self.lock_writes() {
+            Err(Error::Busy { .. }) => return Ok((self.snapshot(since)?, None)),
+            lock => lock?,
+        };
         let image = Image::begin(keeper)?;
         let snapshot = self.snapshot(since)?;
         drop(lock);

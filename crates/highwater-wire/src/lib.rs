@@ -26,7 +26,7 @@ pub use body::{
 pub use error::{ErrorBody, ErrorCode};
 pub use locate::{LocateBodyError, LocateRequest, PageSum, SumsOf};
 pub use merge::{
-    CannotMerge, Conflict, ConflictKind, ConflictPage, Kept, MergeCounts, MergePolicy, MergeRecord,
+    CannotMerge, Conflict, ConflictKind, ConflictPage, Kept, MergeCounts, MergePolicy, MergeRecord, Rebased,
     RefusedPush, Rejected, Renumbered, RowJson,
 };
 pub use name::{DbName, InvalidName, MAX_NAME_SEGMENTS, RESERVED_SEGMENTS};

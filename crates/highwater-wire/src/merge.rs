@@ -196,6 +196,21 @@ pub struct MergeCounts {
     pub same: u64,
 }
 
+/// Ids that rows got on a device, because it had given them while the answer to a push that was merged was under way: what `POST
+/// /DB/v1/conflicts/TXID/rebased` adds to the record of that merge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rebased {
+    /// Hash of the device's file with those rows on top of the head, 32 hex digits.
+    pub state: String,
+    /// Of the kind [`ConflictKind::Renumbered`] only.
+    pub conflicts: Vec<Conflict>,
+}
+
+impl Rebased {
+    /// The most conflicts in one; what has more goes through the server.
+    pub const MOST: usize = 1000;
+}
+
 /// Why a merge is not possible at all, with [`crate::ErrorCode::CannotMerge`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CannotMerge {

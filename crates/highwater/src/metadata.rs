@@ -10,6 +10,8 @@ use std::path::Path;
 use crc_fast::{CrcAlgorithm, checksum};
 use highwater_ltx::{DeviceId, FrameNo, Generation, PageCount, PageSize, Place, Position, StateHash, TxId};
 use highwater_pages::{FileMark, Mark, WalMark, durable};
+use highwater_wire::Rebased;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
@@ -28,6 +30,17 @@ pub(crate) struct BaseInfo {
     pub(crate) page_count: PageCount,
 }
 
+/// What the record of a merge has to be told: ids that rows got when they were rebased onto its result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RebaseNote {
+    /// The number of the merge.
+    pub(crate) merge: u64,
+    /// The state that the rows were rebased onto: the base, once that is done.
+    pub(crate) head: String,
+    #[serde(flatten)]
+    pub(crate) told: Rebased,
+}
+
 /// The content of a metadata file.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Metadata {
@@ -42,6 +55,10 @@ pub(crate) struct Metadata {
     pub(crate) pending: Vec<StateHash>,
     /// The device that sent them, when this copy was another one then.
     pub(crate) pending_device: Option<DeviceId>,
+    /// Ids that rows get with a commit that is about to happen: told to the server when it has.
+    pub(crate) rebasing: Option<RebaseNote>,
+    /// Those that wait to be told.
+    pub(crate) rebased: Vec<RebaseNote>,
     /// Which file this describes (see [`crate::home`]).
     pub(crate) home: Option<String>,
     /// Fields that this version does not know.
@@ -125,6 +142,12 @@ impl Metadata {
                 set("pending_device", json!(device.to_string()));
             }
         }
+        if let Some(note) = self.rebasing.as_ref().and_then(|note| serde_json::to_value(note).ok()) {
+            set("rebasing", note);
+        }
+        if !self.rebased.is_empty() {
+            set("rebased", json!(self.rebased));
+        }
         if let Some(wal) = self.mark.and_then(|mark| mark.wal) {
             set("wal", wal_json(&wal));
         }
@@ -184,6 +207,8 @@ fn parse(bytes: &[u8]) -> Result<Loaded, String> {
             .flatten()
             .filter_map(|state| text(state)?.parse().ok())
             .collect(),
+        rebasing: serde_json::from_value(take("rebasing")).ok(),
+        rebased: serde_json::from_value(take("rebased")).unwrap_or_default(),
         mark: Some(Mark { wal: parse_wal(&take("wal")), file: parse_file(&take("file")) })
             .filter(|mark| mark.wal.is_some() || mark.file.is_some()),
         other: fields,
@@ -279,6 +304,7 @@ mod tests {
     use super::*;
 
     fn full() -> Metadata {
+        let told = Rebased { state: "ab".to_owned(), conflicts: Vec::new() };
         Metadata {
             remote: Some("http://127.0.0.1:8080/guestbook".to_owned()),
             device: Some(DeviceId(7)),
@@ -294,6 +320,8 @@ mod tests {
             }),
             pending: vec![StateHash(8)],
             pending_device: Some(DeviceId(9)),
+            rebasing: Some(RebaseNote { merge: 3, head: "c".to_owned(), told: told.clone() }),
+            rebased: vec![RebaseNote { merge: 2, head: "d".to_owned(), told }],
             home: Some("aa".to_owned()),
             change_counter: Some(17),
             other: serde_json::from_str(r#"{"theirs":{"b":1,"a":[true]}}"#).unwrap(),

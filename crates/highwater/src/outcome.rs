@@ -56,14 +56,14 @@ pub struct SyncOutcome {
     pub txid: Option<TxId>,
     /// Whether local changes were merged with those of other devices.
     pub merged: bool,
-    /// What the merges of this sync could not keep as it was, and ids that changed. Also in
-    /// [`crate::Database::conflicts`], until somebody resolves it.
+    /// What the merges of this sync could not keep as it was, and ids that changed, those of rows that were committed during the
+    /// sync included. Also in [`crate::Database::conflicts`], until somebody resolves it.
     pub conflicts: Vec<Conflict>,
     /// How many conflicts the server counted. More than there are in `conflicts` only when its record of them could
     /// not be fetched.
     pub conflict_count: u64,
-    /// For how long at most the application's writes were held back while an answer was under way, in all. Zero, unless it committed
-    /// so often that answer after answer did not fit: a quarter of a second at most at a time, then it may write again.
+    /// For how long the application's writes were held back, in all, apart from plain commits. Zero, unless it committed during
+    /// each of two requests: then for one merge of few rows and its commit.
     #[serde(rename = "held_ms", serialize_with = "milliseconds", skip_serializing_if = "Duration::is_zero")]
     pub held: Duration,
     /// From start to end.

@@ -5,22 +5,29 @@
 //! | `GET /DB/v1/conflicts?after=TXID&limit=N&all=1` | merges, newest first; without `all` those with conflicts that nobody has seen |
 //! | `GET /DB/v1/conflicts/TXID` | one merge |
 //! | `POST /DB/v1/conflicts/TXID/resolve` | marks it as seen |
+//! | `POST /DB/v1/conflicts/TXID/rebased` | adds ids that rows got on the device ([`highwater_wire::Rebased`]) |
 //!
 //! The first answer of a list also has the pushes of libSQL clients that were refused; they are named by an id (`r…`)
 //! where merges are by TXID.
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use highwater_ltx::TxId;
-use highwater_wire::{ConflictPage, DbName, ErrorCode, MergeRecord, RefusedPush};
+use highwater_wire::{
+    ConflictKind, ConflictPage, DEVICE, DbName, ErrorCode, MergeRecord, Rebased, RefusedPush,
+};
+use http::HeaderMap;
 
 use super::query::Query;
 use super::read::{existing, only};
+use super::sync::{encoding, header};
 use super::{App, Failure, json, path};
-use crate::log::{Database, MergeName, RefusedName};
+use crate::log::{Database, Log, MergeName, RebasedName, RefusedName};
 use crate::paths;
+use crate::push::{self, Encoding};
 
 /// Merges in an answer, unless the request says how many.
 const LIMIT: usize = 20;
@@ -28,6 +35,8 @@ const LIMIT: usize = 20;
 const MOST: usize = 1000;
 /// Records are read until an answer has so many conflicts; at least one record is in it.
 const ENOUGH: usize = 10_000;
+/// The largest body of a request, in bytes: a thousand rows, the largest of which stay out.
+const LARGEST_BODY: usize = 4 << 20;
 
 /// `rest` is what follows `conflicts` in the path.
 pub(super) async fn conflicts(
@@ -35,6 +44,7 @@ pub(super) async fn conflicts(
     name: &DbName,
     rest: &str,
     query: &Query,
+    (headers, body): (&HeaderMap, &mut Option<Body>),
 ) -> Result<Response, Failure> {
     let parts: Vec<&str> = rest.split('/').collect();
     match parts.as_slice() {
@@ -56,6 +66,12 @@ pub(super) async fn conflicts(
             }
             resolve(&db, &merge(&db, txid)?).await
         }
+        ["", txid, "rebased"] => {
+            only(query, &[])?;
+            let db = existing(app, name).await?;
+            let merge = merge(&db, txid)?;
+            rebased(app, &db, &merge, headers, body).await
+        }
         _ => Err(path::nothing_here()),
     }
 }
@@ -75,7 +91,7 @@ async fn list(db: &Database, query: &Query) -> Result<Response, Failure> {
         .read(|log| {
             let merges = log.merges.newest_first().filter(|merge| merge.txid.0 < before);
             merges
-                .filter(|merge| all || (merge.conflicts > 0 && !log.merges.is_seen(merge.txid)))
+                .filter(|merge| all || told(merge, log) && !log.merges.is_seen(merge.txid))
                 .take(limit + 1)
                 .copied()
                 .collect()
@@ -103,6 +119,11 @@ async fn list(db: &Database, query: &Query) -> Result<Response, Failure> {
     }
     let more = seen < wanted.len();
     Ok(json(&ConflictPage { refused, merges, more }))
+}
+
+/// Whether there is something to tell of a merge.
+fn told(merge: &MergeName, log: &Log) -> bool {
+    merge.conflicts > 0 || log.rebased.any(merge.txid)
 }
 
 /// The newest refused pushes.
@@ -152,6 +173,36 @@ fn merge(db: &Database, txid: &str) -> Result<MergeName, Failure> {
 
 async fn record(db: &Database, merge: &MergeName) -> Result<MergeRecord, Failure> {
     db.record(merge).await?.ok_or_else(|| no_record("this merge"))
+}
+
+/// Takes what a device tells of a merge that it was part of.
+async fn rebased(
+    app: &App,
+    db: &Database,
+    merge: &MergeName,
+    headers: &HeaderMap,
+    body: &mut Option<Body>,
+) -> Result<Response, Failure> {
+    if encoding(headers)? != Encoding::Identity {
+        return Err(Failure::bad_request("this body is plain JSON, not compressed"));
+    }
+    let device = header(headers, DEVICE)?
+        .ok_or_else(|| Failure::bad_request(format!("the header {DEVICE} has to say whose ids they are")))?;
+    let charge = app.context.shares.incoming.charge(u64::MAX);
+    let (body, idle) = (body.take().unwrap_or_default(), app.context.limits.idle_timeout);
+    let body = push::read_whole(body, idle, LARGEST_BODY, &charge).await?;
+    let told: Rebased = serde_json::from_slice(&body).map_err(|error| {
+        Failure::new(ErrorCode::CorruptBody, format!("the body is not what it should be: {error}"))
+    })?;
+    let state =
+        told.state.parse().map_err(|_| Failure::bad_request("`state` must be a hash of 32 hex digits"))?;
+    let plain = told.conflicts.iter().all(|conflict| conflict.kind == ConflictKind::Renumbered);
+    if !plain || told.conflicts.len() > Rebased::MOST {
+        let most = Rebased::MOST;
+        return Err(Failure::bad_request(format!("only ids that changed can be told, and {most} at once")));
+    }
+    db.add_rebased(RebasedName { txid: merge.txid, device, state }, &told).await?;
+    Ok(json(&record(db, merge).await?))
 }
 
 async fn resolve(db: &Arc<Database>, merge: &MergeName) -> Result<Response, Failure> {

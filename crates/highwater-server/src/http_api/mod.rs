@@ -162,7 +162,9 @@ async fn route(app: &App, head: &Parts, body: &mut Option<Body>) -> Result<Respo
     };
     let conflicts = verb.and_then(|verb| verb.strip_prefix("conflicts"));
     match verb {
-        _ if conflicts.is_some_and(|rest| rest.ends_with("/resolve")) => allow("POST")?,
+        _ if conflicts.is_some_and(|rest| rest.ends_with("/resolve") || rest.ends_with("/rebased")) => {
+            allow("POST")?;
+        }
         _ if conflicts.is_some() => allow("GET, HEAD")?,
         Some("sync" | "locate" | "query") => allow("POST")?,
         None | Some("snapshot" | "sums" | "log") => allow("GET, HEAD")?,
@@ -177,7 +179,7 @@ async fn route(app: &App, head: &Parts, body: &mut Option<Body>) -> Result<Respo
     let caller = allowed(app, head, need)?;
     let query = query::Query::parse(head.uri.query())?;
     if let Some(rest) = conflicts {
-        return conflicts::conflicts(app, &name, rest, &query).await;
+        return conflicts::conflicts(app, &name, rest, &query, (&head.headers, body)).await;
     }
     match verb {
         Some("sync") => sync::sync(app, &name, &caller, &head.headers, body).await,

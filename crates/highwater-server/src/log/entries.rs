@@ -15,6 +15,7 @@ use highwater_pages::{PageHash, StateSum};
 use super::LIBSQL;
 use super::file::StoredFile;
 use super::merges::Merges;
+use super::rebased::RebasedNames;
 use super::refusals::Refusals;
 use super::table::PageTable;
 use crate::SnapshotPolicy;
@@ -57,6 +58,8 @@ pub(crate) struct Log {
     pub(crate) table: PageTable,
     pub(crate) merges: Merges,
     pub(crate) refusals: Refusals,
+    /// What devices told of merges.
+    pub(crate) rebased: RebasedNames,
 }
 
 impl Log {
@@ -72,6 +75,7 @@ impl Log {
             table: PageTable::default(),
             merges: Merges::default(),
             refusals: Refusals::default(),
+            rebased: RebasedNames::default(),
         }
     }
 
@@ -156,6 +160,7 @@ impl Log {
         self.table.memory()
             + self.merges.memory()
             + self.refusals.memory()
+            + self.rebased.memory()
             + (self.entries.len() as u64) * ENTRY
     }
 

@@ -18,6 +18,7 @@ mod locate;
 mod merge;
 mod merges;
 mod open;
+mod rebased;
 mod refusals;
 mod snapshot;
 mod state;
@@ -39,6 +40,7 @@ pub(crate) use entries::{Entry, Log};
 pub(crate) use images::{Batch, Images, blocking};
 pub(crate) use locate::Located;
 pub(crate) use merges::MergeName;
+pub(crate) use rebased::RebasedName;
 pub(crate) use refusals::{RefusedFrames, RefusedName, reason};
 pub(crate) use snapshot::snapshot_header;
 pub(crate) use state::{Kept, State};
@@ -201,6 +203,7 @@ impl Database {
                 if let Some(log) = log {
                     log.merges.follow(&found, &log.head);
                     log.refusals.add_all(&found);
+                    log.rebased.add_all(&found);
                 }
                 Ok::<_, Error>(())
             })?;

@@ -82,6 +82,7 @@ pub(crate) async fn open(store: &Store, db: &DbName) -> Result<Option<Log>> {
         }
         log.merges = Merges::of(&merges, |txid| log.entry(txid));
         log.refusals.add_all(&merges);
+        log.rebased.add_all(&merges);
         log
     }))
 }

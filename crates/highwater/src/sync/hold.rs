@@ -1,8 +1,8 @@
 //! Holding the application's writes back for a moment, when it commits so often that no answer ever fits.
 //!
 //! The pages of an answer fit the state that was sent, so nothing may be committed here between a capture and the
-//! commit of the answer. An application that commits faster than a request takes would never get the other devices'
-//! changes. So after some rounds the write lock is taken before the capture; and given back when it was held for twice as long as the
+//! commit of the answer, unless what was committed can be rebased ([`super::rebase`]). Where it cannot, an application that commits faster than a
+//! request takes would never get the other devices' changes. So after some rounds the write lock is taken before the capture; and given back when it was held for twice as long as the
 //! quickest round took (the next time four times, and so on), and never later than after [`LONGEST`], whether or not the answer has come by
 //! then. Where no round was quick enough to end within that time, the lock is not taken at all: the application would wait
 //! for nothing.

@@ -7,9 +7,13 @@ use std::collections::BTreeMap;
 
 use highwater_ltx::TxId;
 use highwater_wire::{Conflict, MergeRecord};
+use http::Method;
 
 use super::Run;
-use crate::api::SyncAnswer;
+use crate::api::{Api, SyncAnswer};
+use crate::error::Result;
+use crate::metadata::RebaseNote;
+use crate::transport::Body;
 
 /// The merges of one sync, by their numbers in the log, and how much each could not keep.
 #[derive(Debug, Default)]
@@ -33,7 +37,39 @@ impl Merges {
     }
 }
 
+impl Api<'_> {
+    /// `POST /DB/v1/conflicts/TXID/rebased`.
+    fn tell_rebased(&self, note: &RebaseNote) -> Result<()> {
+        let url = format!("{}/{}/rebased", self.remote.request(Some("conflicts")), note.merge);
+        let body = serde_json::to_vec(&note.told).unwrap_or_default();
+        let answer =
+            self.send(&Method::POST, &url, &self.headers(), &mut || Body::Whole(body.clone().into()));
+        answer.map(drop).map_err(|refused| self.explain(refused))
+    }
+}
+
 impl Run<'_> {
+    /// Tells the server which ids rows got here. Nobody waits for it: what cannot be told now is told by a later sync, and what
+    /// the server does not take is in the outcome all the same.
+    pub(super) fn tell_rebased(&mut self) {
+        let notes = std::mem::take(&mut self.meta.rebased);
+        let told = notes.len();
+        for note in notes {
+            match self.api.tell_rebased(&note) {
+                Ok(()) => {}
+                Err(error) if error.is_passing() => self.meta.rebased.push(note),
+                Err(error) => {
+                    tracing::warn!(%error, merge = note.merge, "the server does not record ids that rows got here")
+                }
+            }
+        }
+        if self.meta.rebased.len() < told
+            && let Err(error) = self.meta.note(&self.files.info)
+        {
+            tracing::debug!(%error, "ids that rows got here will be told once more");
+        }
+    }
+
     /// Fetches what the merges could not keep. The sync itself is done: that the records cannot be had right now does
     /// not make it fail, for they stay at the server.
     pub(super) fn fetch_conflicts(&self, merges: Merges) -> Vec<Conflict> {

@@ -7,7 +7,7 @@
 //! 3. a read transaction, and what differs from the base in it ([`base`]);
 //! 4. the log's fsync, and the state about to be sent noted as pending in the metadata file;
 //! 5. one request ([`exchange`]); the server answers when what it accepted is durable;
-//! 6. received pages in one transaction of the local database ([`pull`]);
+//! 6. received pages in one transaction of the local database ([`pull`]), what was committed meanwhile on top ([`rebase`]);
 //! 7. page sums, then the metadata file ([`record`]).
 //!
 //! Killed before 5: nothing happened. After 5: the pending state, or failing that the content,
@@ -51,8 +51,8 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// application never paused.
 const ROUNDS: u32 = 12;
 
-/// After so many, the application's writes are held back for a moment ([`hold`]).
-const FREE_ROUNDS: u32 = 4;
+/// After so many, the application's writes are held back for a moment ([`hold`]): nothing could be rebased ([`rebase`]).
+const FREE_ROUNDS: u32 = 8;
 
 /// What a caller wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,7 +227,11 @@ impl Run<'_> {
             self.quickest = self.quickest.min(began.elapsed());
             self.held += self.hold.take().map_or(Duration::ZERO, |hold| hold.lasted());
             match done? {
-                Round::Done(action) => return Ok(self.outcome(action)),
+                Round::Done(action) => {
+                    let outcome = self.outcome(action);
+                    self.tell_rebased();
+                    return Ok(outcome);
+                }
                 Round::Again => {
                     tracing::debug!(round, "the ground moved under this sync; looking again");
                     // A short pause lets an application that commits without end come to a rest.

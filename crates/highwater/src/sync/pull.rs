@@ -72,13 +72,13 @@ impl Run<'_> {
                 let after = self.note_ahead(local, delta.is_empty(), &received, base);
                 kill_point("pull.sums_ahead");
                 let committed = self.commit(replica, state, &mut received);
-                committed.map(|committed| committed.then_some(after))
+                committed.map(|committed| committed.then_some((after, true)))
             }
         };
         if matches!(&committed, Ok(None)) || committed.as_ref().is_err_and(Error::is_passing) {
             self.take_back_sums(sums);
         }
-        let Some(mut after) = committed? else { return Ok(Round::Again) };
+        let Some((mut after, named)) = committed? else { return Ok(Round::Again) };
         kill_point("pull.committed");
         if !merged {
             // Whatever was sent, the server had it already.
@@ -94,7 +94,7 @@ impl Run<'_> {
             if merged { "merged" } else { "pulled" }
         );
         self.meta.change_counter = Some(replica.snapshot(None)?.change_counter());
-        self.record(base, Some(next), Some(&mut after))?;
+        self.record(base, named.then_some(next), Some(&mut after))?;
         if let Err(error) = replica.checkpoint_if_large(next.wal.as_ref()) {
             // Somebody is in the way; the next pull tries again.
             tracing::debug!(%error, "the log was not checkpointed");

@@ -15,7 +15,8 @@
 //!
 //! The application waits for 2 to 4, which is a merge of few rows and the commit. What is rebased has never left this machine, so the server
 //! need not know; but nothing may be lost by it. Whatever has to be decided between two devices is decided by the server alone, which records
-//! it: then nothing is committed here, and another round sends it there.
+//! it: then nothing is committed here, and another round sends it there. Only a row whose id was given twice gets another one here; that is
+//! noted before the commit, and the server adds it to the record of the merge ([`super::merged`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -28,11 +29,12 @@ use highwater_pages::owners::PageSource;
 use highwater_pages::{
     Image, LocalState, Mark, NewPages, PageHash, PageSums, Replica, Snapshot, durable, kill_point, page_hash,
 };
-use highwater_wire::{Conflict, MergeRecord};
+use highwater_wire::{Conflict, ConflictKind, MergeRecord, Rebased};
 
 use super::Run;
 use crate::api::SyncAnswer;
 use crate::error::{Error, Result};
+use crate::metadata::RebaseNote;
 use crate::receive::Received;
 
 /// A step that takes no longer leaves so little to the next one that the application can wait for that.
@@ -42,7 +44,7 @@ const MOST_STEPS: u32 = 6;
 /// A step may take this long: longer ones are the server's.
 const LONGEST: Duration = Duration::from_secs(10);
 /// The step under the write lock, at most.
-const LONGEST_LOCKED: Duration = Duration::from_millis(250);
+const LONGEST_LOCKED: Duration = Duration::from_secs(1);
 /// Memory of one step, in bytes.
 const MOST_MEMORY: u64 = 256 << 20;
 
@@ -68,7 +70,11 @@ struct Rebase {
     result_sums: PageSums,
     /// Every page in which those two may differ.
     moved: BTreeSet<PageNo>,
+    /// Those that were committed here since the request.
+    committed: BTreeSet<PageNo>,
     options: Options,
+    /// The number of the merge that led to the head, and ids that rows got here.
+    merge: u64,
     conflicts: Vec<Conflict>,
 }
 
@@ -79,6 +85,12 @@ enum Stop {
     Failed(Error),
 }
 
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 impl From<highwater_pages::Error> for Stop {
     fn from(error: highwater_pages::Error) -> Self {
         Self::Failed(error.into())
@@ -86,14 +98,14 @@ impl From<highwater_pages::Error> for Stop {
 }
 
 impl Run<'_> {
-    /// Brings the file to the head, with what was committed since the request on top. The head's page sums; None: it cannot be done
-    /// here, and nothing was written.
+    /// Brings the file to the head, with what was committed since the request on top. The head's page sums, and whether the next capture
+    /// may look on from where the log stood at the request; None: it cannot be done here, and nothing was written.
     pub(super) fn rebase(
         &mut self,
         replica: &mut Replica,
         answered: Answered,
         answer: &SyncAnswer,
-    ) -> Result<Option<PageSums>> {
+    ) -> Result<Option<(PageSums, bool)>> {
         let Some(record) = self.record_of(answer, &answered) else { return Ok(None) };
         let options = Options {
             policy: record.policy,
@@ -102,16 +114,19 @@ impl Run<'_> {
             doubt: false,
             bounds: Bounds::default(),
         };
-        let (head_sums, mut rebase) = Rebase::new(answered, options);
+        let (head_sums, mut rebase) = Rebase::new(answered, options, record.txid);
         match self.rebase_steps(replica, &head_sums, &mut rebase) {
             Ok(sums) => {
                 self.rebased.append(&mut rebase.conflicts);
-                Ok(Some(sums))
+                return Ok(Some(sums));
             }
-            Err(Stop::Undecided) => Ok(None),
-            Err(Stop::Failed(Error::Local(highwater_pages::Error::ChangedSince { .. }))) => Ok(None),
-            Err(Stop::Failed(error)) => Err(error),
+            Err(
+                Stop::Undecided | Stop::Failed(Error::Local(highwater_pages::Error::ChangedSince { .. })),
+            ) => {}
+            Err(Stop::Failed(error)) => return Err(error),
         }
+        self.meta.rebasing = None;
+        Ok(None)
     }
 
     /// The record of the merge: it says which rows of what was sent have other ids at the head, or are not there.
@@ -132,7 +147,7 @@ impl Run<'_> {
         replica: &mut Replica,
         head_sums: &PageSums,
         rebase: &mut Rebase,
-    ) -> Result<PageSums, Stop> {
+    ) -> Result<(PageSums, bool), Stop> {
         for _ in 0..MOST_STEPS {
             let began = Instant::now();
             let since = rebase.mark;
@@ -176,11 +191,11 @@ impl Run<'_> {
             held_ms = locked.elapsed().as_millis(),
             "what was committed meanwhile is on top of the head"
         );
-        Ok(after)
+        Ok((after, rebase.is_named(&pages, head_sums)))
     }
 
-    /// Page sums of the file before the commit, of the file after it, and of the head.
-    fn note_rebase(&self, rebase: &Rebase, head: &PageSums) -> Result<PageSums, Stop> {
+    /// Page sums of the file before the commit, of the file after it, and of the head; and ids that rows get with it.
+    fn note_rebase(&mut self, rebase: &Rebase, head: &PageSums) -> Result<PageSums, Stop> {
         let mut sums = rebase.local_sums.clone();
         sums.append_ahead(&self.files.sums)?;
         for next in [&rebase.result_sums, head] {
@@ -190,6 +205,15 @@ impl Run<'_> {
             sums.apply(&moved, next.page_count(), next.position());
             sums.append_ahead(&self.files.sums)?;
         }
+        if !rebase.conflicts.is_empty() {
+            let state = rebase.result_sums.position().state.to_string();
+            self.meta.rebasing = Some(RebaseNote {
+                merge: rebase.merge,
+                head: head.position().state.to_string(),
+                told: Rebased { state, conflicts: rebase.conflicts.clone() },
+            });
+            self.meta.save(&self.files.info)?;
+        }
         durable::sync_path(&self.files.sums)?;
         durable::sync_dir(self.files.folder())?;
         Ok(sums)
@@ -198,7 +222,7 @@ impl Run<'_> {
 
 impl Rebase {
     /// Before the first step: the file is what was sent, the result the head. Also the head's page sums.
-    fn new(answered: Answered, options: Options) -> (PageSums, Self) {
+    fn new(answered: Answered, options: Options, merge: u64) -> (PageSums, Self) {
         let Answered { image, sums: local_sums, mark, head, received } = answered;
         let mut head_sums = local_sums.clone();
         head_sums.apply(&received.pages, received.header.commit, head);
@@ -211,8 +235,19 @@ impl Rebase {
             received: Mutex::new(received),
         });
         let result_sums = head_sums.clone();
-        let conflicts = Vec::new();
-        (head_sums, Self { local, local_sums, mark, result, result_sums, moved, options, conflicts })
+        let rebase = Self {
+            local,
+            local_sums,
+            mark,
+            result,
+            result_sums,
+            moved,
+            committed: BTreeSet::new(),
+            options,
+            merge,
+            conflicts: Vec::new(),
+        };
+        (head_sums, rebase)
     }
 
     /// Rebases what was committed since the last step. `image` is of the same state as the snapshot.
@@ -248,7 +283,8 @@ impl Rebase {
                 return Err(Stop::Undecided);
             }
         };
-        if merged.conflicts.iter().any(|conflict| conflict.kind.loses()) {
+        let plain = merged.conflicts.iter().all(|conflict| conflict.kind == ConflictKind::Renumbered);
+        if !plain || self.conflicts.len() + merged.conflicts.len() > Rebased::MOST {
             return Err(Stop::Undecided);
         }
         let place = self.result_sums.position();
@@ -256,6 +292,7 @@ impl Rebase {
         let counts = (self.local_sums.page_count(), self.result_sums.page_count());
         self.local_sums.apply(&delta.changed, delta.page_count, here);
         self.moved.extend(delta.changed.iter().map(|(page, _)| *page));
+        self.committed.extend(delta.changed.iter().map(|(page, _)| *page));
         self.moved.extend(pages_between(counts.0, delta.page_count));
         self.moved.extend(pages_between(counts.1, merged.page_count));
         self.moved.extend(merged.pages.iter().map(|(page, _)| *page));
@@ -279,6 +316,13 @@ impl Rebase {
         let count = self.result_sums.page_count();
         let there = self.moved.iter().copied().filter(|page| count.contains(*page));
         there.filter(|page| self.result_sums.get(*page) != self.local_sums.get(*page)).collect()
+    }
+
+    /// Whether the log, from where it stood when the request was made, names every page in which the result differs from the head. It does not if what
+    /// came is undone, page by page, by what was committed here.
+    fn is_named(&self, written: &[PageNo], head: &PageSums) -> bool {
+        let mut differ = self.moved.iter().filter(|page| self.result_sums.get(**page) != head.get(**page));
+        differ.all(|page| self.committed.contains(page) || written.binary_search(page).is_ok())
     }
 }
 

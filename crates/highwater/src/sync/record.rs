@@ -44,6 +44,12 @@ impl Run<'_> {
         if self.meta.pending.is_empty() {
             self.meta.pending_device = None;
         }
+        // A commit that was about to happen has, if it led here.
+        if let Some(note) = self.meta.rebasing.take()
+            && note.head == base.position.state.to_string()
+        {
+            self.meta.rebased.push(note);
+        }
         self.meta.home = Some(home::of(&self.files.db));
         if self.saved.as_ref() != Some(&self.meta) {
             // A pull leaves no other trace of where it led to.

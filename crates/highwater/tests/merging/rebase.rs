@@ -18,9 +18,10 @@ const SETUP: &str = "CREATE TABLE log(text TEXT);
 /// The tablet, with an application that commits the next of these whenever an answer arrives.
 fn busy(pair: &Pair, commits: &[&str]) -> Database {
     let mut rest: Vec<String> = commits.iter().rev().map(|sql| (*sql).to_owned()).collect();
-    busy_with(pair, move |connection| match rest.pop() {
-        Some(sql) => connection.execute_batch(&sql).unwrap(),
-        None => {}
+    busy_with(pair, move |connection| {
+        if let Some(sql) = rest.pop() {
+            connection.execute_batch(&sql).unwrap();
+        }
     })
 }
 
@@ -118,6 +119,10 @@ fn an_id_that_was_given_twice_while_the_answer_was_under_way_is_told() {
     assert_eq!((conflict.kind, conflict.table.as_str()), (ConflictKind::Renumbered, "t"), "{conflict:?}");
     assert_eq!(outcome.conflict_count, 1);
     assert_eq!(pair.all("SELECT id, a FROM t WHERE id > 3"), ["4|phone", "5|phone", "6|while"]);
+    // Everybody can read it at the server.
+    let merges = pair.phone.conflicts_blocking().unwrap();
+    let found: Vec<_> = merges.iter().flat_map(|merge| &merge.conflicts).collect();
+    assert_eq!(found, [conflict]);
 }
 
 #[test]
@@ -132,9 +137,10 @@ fn a_schema_that_changes_while_the_answer_is_under_way_is_the_schema() {
             "ALTER TABLE t ADD COLUMN c TEXT DEFAULT 'c'; CREATE TABLE second(x); INSERT INTO second VALUES (2); VACUUM",
         ],
     );
-    assert_eq!(pair.all("SELECT x FROM of_the_phone UNION SELECT x FROM first UNION SELECT x FROM second"), [
-        "1", "2"
-    ]);
+    assert_eq!(
+        pair.all("SELECT x FROM of_the_phone UNION SELECT x FROM first UNION SELECT x FROM second"),
+        ["1", "2"]
+    );
     assert_eq!(pair.all("SELECT c FROM t WHERE id=1"), ["c"]);
 }
 
@@ -153,7 +159,10 @@ fn a_file_that_shrinks_or_grows_a_lot_meanwhile_is_rebased_too() {
         &pair,
         &big("phone"),
         "INSERT INTO log VALUES ('tablet')",
-        &["INSERT INTO log VALUES ('first')", &format!("DELETE FROM log WHERE text LIKE 'old%'; {}; VACUUM", big("while"))],
+        &[
+            "INSERT INTO log VALUES ('first')",
+            &format!("DELETE FROM log WHERE text LIKE 'old%'; {}; VACUUM", big("while")),
+        ],
     );
     assert_eq!(pair.all("SELECT count(*) FROM log"), ["123"]);
     rebased(
@@ -162,7 +171,10 @@ fn a_file_that_shrinks_or_grows_a_lot_meanwhile_is_rebased_too() {
         "INSERT INTO log VALUES ('again')",
         &["INSERT INTO log VALUES ('third')", "DELETE FROM log WHERE text LIKE 'while%'; VACUUM"],
     );
-    assert_eq!(pair.all("SELECT text FROM log ORDER BY text"), ["again", "begin", "first", "tablet", "third"]);
+    assert_eq!(
+        pair.all("SELECT text FROM log ORDER BY text"),
+        ["again", "begin", "first", "tablet", "third"]
+    );
 }
 
 /// The device itself never decides whose value is lost: the server does, and has a record of it.
@@ -181,7 +193,8 @@ fn what_has_to_be_decided_between_two_devices_is_decided_and_recorded_by_the_ser
         ],
     );
     let merges = pair.tablet.conflicts_blocking().unwrap();
-    let mut found: Vec<_> = merges.iter().flat_map(|merge| &merge.conflicts).map(|conflict| conflict.kind).collect();
+    let mut found: Vec<_> =
+        merges.iter().flat_map(|merge| &merge.conflicts).map(|conflict| conflict.kind).collect();
     found.sort();
     assert_eq!(found, [ConflictKind::Update, ConflictKind::UpdateDelete, ConflictKind::Unique]);
     assert_eq!(pair.all("SELECT a FROM t"), ["tablet", "tablet", "a"]);
@@ -215,7 +228,9 @@ fn a_rebase_that_was_cut_short_is_taken_for_what_it_was() {
         for then in ["", "write", "write over", "checkpoint", "write, checkpoint"] {
             let what = format!("committed: {committed}, then: {then}");
             let Pair { world, phone, tablet, on_phone, on_tablet } = Pair::new(SETUP);
-            on_phone.execute_batch("INSERT INTO log VALUES ('phone'); UPDATE t SET a='phone' WHERE id=3").unwrap();
+            on_phone
+                .execute_batch("INSERT INTO log VALUES ('phone'); UPDATE t SET a='phone' WHERE id=3")
+                .unwrap();
             phone.sync_blocking().unwrap();
             on_tablet.execute_batch("INSERT INTO log VALUES ('tablet')").unwrap();
             let path = tablet.path().to_owned();
@@ -255,7 +270,12 @@ fn a_rebase_that_was_cut_short_is_taken_for_what_it_was() {
             pair.tablet.sync_blocking().unwrap_or_else(|error| panic!("{what}: {error}"));
             pair.settle();
             let counts = "SELECT count(*), count(DISTINCT rtrim(text, '!')) FROM log";
-            assert_eq!(pair.all(counts), [format!("{rows}|{rows}")], "{what}: {:?}", query(&pair.on_phone, "SELECT * FROM log"));
+            assert_eq!(
+                pair.all(counts),
+                [format!("{rows}|{rows}")],
+                "{what}: {:?}",
+                query(&pair.on_phone, "SELECT * FROM log")
+            );
             assert_eq!(pair.all("SELECT a FROM t WHERE id=3"), ["phone"], "{what}");
         }
     }
