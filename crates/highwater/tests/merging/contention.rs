@@ -33,8 +33,8 @@ fn write(db: &highwater::Database, stop: &AtomicBool) -> Writer {
 fn an_application_that_writes_all_the_time_is_neither_starved_nor_starves_the_sync() {
     let pair = Pair::new("CREATE TABLE log(text TEXT); CREATE TABLE t(id INTEGER PRIMARY KEY, x TEXT)");
     let stop = AtomicBool::new(false);
-    let (mut merged, mut busy, mut from_phone) = (0, 0, 0);
-    let mut held = Duration::ZERO;
+    let (mut merged, mut from_phone) = (0, 0);
+    let mut held = Vec::new();
     let writer = std::thread::scope(|scope| {
         let writer = scope.spawn(|| write(&pair.tablet, &stop));
         let began = Instant::now();
@@ -42,22 +42,19 @@ fn an_application_that_writes_all_the_time_is_neither_starved_nor_starves_the_sy
             from_phone += 1;
             pair.on_phone.execute("INSERT INTO t(x) VALUES (?1)", [format!("phone {from_phone}")]).unwrap();
             pair.phone.sync_blocking().unwrap();
-            match pair.tablet.sync_blocking() {
-                Ok(outcome) => {
-                    merged += u32::from(outcome.action == Action::Merged);
-                    held += outcome.held;
-                }
-                Err(error) => {
-                    assert!(error.is_passing(), "{error}");
-                    busy += 1;
-                }
-            }
+            let outcome = pair.tablet.sync_blocking().unwrap();
+            merged += u32::from(outcome.action == Action::Merged);
+            held.push(outcome.held);
         }
         stop.store(true, Ordering::Relaxed);
         writer.join().unwrap()
     });
-    eprintln!("{merged} syncs merged and {busy} gave up; held back {held:?}; the writer: {writer:?}");
-    assert!(merged > busy, "{merged} syncs merged and {busy} gave up");
+    held.sort_unstable();
+    let (median, most) = (held[held.len() / 2], held[held.len() - 1]);
+    eprintln!(
+        "{merged} of {from_phone} syncs merged, none gave up; held back {median:?} (median), {most:?} (most); the writer: {writer:?}"
+    );
+    assert!(merged * 2 > from_phone, "{merged} of {from_phone} syncs merged");
     assert!(writer.rows > 200, "{writer:?}");
     assert!(writer.longest < Duration::from_secs(2), "{writer:?}");
     pair.settle();
