@@ -111,7 +111,7 @@ impl Device {
     /// A promise that is broken.
     pub async fn sync(&mut self) -> Result<Option<SyncOutcome>> {
         self.world.note(&Event::Began { device: self.number })?;
-        (self.network.forged, self.network.damaged) = (false, 0);
+        (self.network.forged, self.network.no_http, self.network.damaged) = (false, false, 0);
         let began = self.world.now_ms();
         let (database, bridge) = (self.database.clone(), Arc::clone(&self.bridge));
         std::thread::spawn(move || bridge.done(database.sync_blocking()));

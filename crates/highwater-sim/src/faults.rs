@@ -42,6 +42,10 @@ pub enum Fault {
     RequestFlipped,
     /// One bit of an answer's body is another.
     AnswerFlipped,
+    /// One bit of a request's method, path or headers is another.
+    RequestHeadFlipped,
+    /// One bit of an answer's status or headers is another.
+    AnswerHeadFlipped,
     /// Something in between answers 429, 500, 502, 503 or 504, and the server sees nothing.
     Refused,
     /// Something in between answers 502 or 504 after the server did what was asked for.
@@ -93,6 +97,8 @@ impl Fault {
         kind(Self::AnswerCut, "answer-cut", Layer::Network, 40),
         kind(Self::RequestFlipped, "request-flipped", Layer::Network, 20),
         kind(Self::AnswerFlipped, "answer-flipped", Layer::Network, 20),
+        kind(Self::RequestHeadFlipped, "request-head-flipped", Layer::Network, 20),
+        kind(Self::AnswerHeadFlipped, "answer-head-flipped", Layer::Network, 20),
         kind(Self::Refused, "refused", Layer::Network, 40),
         kind(Self::RefusedAfter, "refused-after", Layer::Network, 25),
         kind(Self::FalseConflict, "false-conflict", Layer::Network, 10),

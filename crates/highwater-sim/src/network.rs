@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::dice::Dice;
 use crate::faults::{Fault, Layer};
+use crate::head;
 use crate::servers::{Answer, Servers, unanswered};
 use crate::world::World;
 
@@ -23,6 +24,8 @@ pub struct Network {
     pub cut_off: Arc<AtomicBool>,
     /// Whether answers were forged since somebody asked last: then clients may say anything.
     pub forged: bool,
+    /// Whether a request was no request any more since then.
+    pub no_http: bool,
     /// How many requests were damaged since then.
     pub damaged: u32,
     dice: Dice,
@@ -34,7 +37,16 @@ impl Network {
     pub fn new(world: &Arc<World>, servers: &Arc<Servers>, device: u64) -> Self {
         let dice = Dice::of(world.plan.seed, &format!("network of device {device}"));
         let (world, servers) = (Arc::clone(world), Arc::clone(servers));
-        Self { world, servers, device, cut_off: Arc::default(), forged: false, damaged: 0, dice }
+        Self {
+            world,
+            servers,
+            device,
+            cut_off: Arc::default(),
+            forged: false,
+            no_http: false,
+            damaged: 0,
+            dice,
+        }
     }
 
     /// Where a request goes on its way; `on_its_way` is called before and after the server had it.
@@ -102,6 +114,19 @@ impl Network {
             }
             Some(Fault::AnswerFlipped) => {
                 self.servers.deliver(server, &asked, None).await.map(|answered| self.flipped(answered))
+            }
+            Some(Fault::RequestHeadFlipped) => match head::request(asked, &mut self.dice) {
+                Some(asked) => self.servers.deliver(server, &asked, None).await,
+                // What is no HTTP any more is answered before the server sees it.
+                None => {
+                    // A client believes the second one.
+                    self.forged |= std::mem::replace(&mut self.no_http, true);
+                    Ok(head::no_http())
+                }
+            },
+            Some(Fault::AnswerHeadFlipped) => {
+                let answered = self.servers.deliver(server, &asked, None).await?;
+                head::answer(answered, &mut self.dice).ok_or_else(|| unanswered("it is no HTTP", false))
             }
             Some(Fault::Refused) => Ok(self.refusal(&[429, 500, 502, 503, 504])),
             Some(Fault::RefusedAfter) => {

@@ -48,6 +48,8 @@ pub enum ErrorCode {
     TooManyRequests,
     /// 503: try again later.
     Unavailable,
+    /// 503: the request is not what was sent: it was damaged on its way.
+    Damaged,
     /// 507: the server's disk is full.
     StorageFull,
     /// 500: a fault of the server; its log knows more under the request id.
@@ -81,6 +83,7 @@ impl ErrorCode {
             Self::WrongPageSize => "wrong_page_size",
             Self::TooManyRequests => "too_many_requests",
             Self::Unavailable => "unavailable",
+            Self::Damaged => "damaged",
             Self::StorageFull => "storage_full",
             Self::Internal => "internal",
             Self::Unknown => "unknown",
@@ -101,7 +104,7 @@ impl ErrorCode {
             Self::TooLarge => 413,
             Self::CorruptBody | Self::WrongPageSize => 422,
             Self::TooManyRequests => 429,
-            Self::Unavailable => 503,
+            Self::Unavailable | Self::Damaged => 503,
             Self::StorageFull => 507,
             Self::Internal | Self::Unknown => 500,
         }

@@ -8,6 +8,7 @@
 
 mod admin;
 mod body;
+mod check;
 mod error;
 mod locate;
 mod merge;
@@ -23,6 +24,7 @@ pub use admin::{
 pub use body::{
     ConflictDetail, DatabaseInfo, HeadJson, LocateAnswer, LogEntry, LogPage, Outcome, VersionInfo,
 };
+pub use check::{BODY, CHECK, Check, NO_BODY, OWN_CHECKS, PATH, arrived_as_sent};
 pub use error::{ErrorBody, ErrorCode};
 pub use locate::{LocateBodyError, LocateRequest, PageSum, SumsOf};
 pub use merge::{

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use highwater_ltx::{DeviceId, PageCount, Place, Position, TxId};
 use highwater_pages::PageHash;
 use highwater_wire::{
-    DatabaseInfo, ErrorBody, ErrorCode, LocateAnswer, LocateRequest, LogPage, Outcome, Remote, VersionInfo,
+    Check, DatabaseInfo, ErrorBody, ErrorCode, LocateAnswer, LocateRequest, LogPage, Outcome, Remote,
+    VersionInfo,
 };
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -19,10 +20,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 pub(crate) use crate::claim::{Claim, Sender};
 use crate::error::{Error, Result};
 use crate::receive::plain_body;
-use crate::transport::{Body, NetworkError, Request, Response, Transport};
+use crate::seal;
+use crate::transport::{Body, InFlight, NetworkError, Request, Response, Transport};
 
 /// JSON answers are small; more than this is not one of ours.
-const MAX_JSON_BYTES: u64 = 4 << 20;
+const MAX_JSON_BYTES: u64 = 64 << 20;
 /// How often a server is tried that cannot be connected to, or that fails by itself.
 const FEW_ATTEMPTS: u32 = 3;
 /// The first pause between two attempts; it doubles each time.
@@ -42,6 +44,10 @@ pub(crate) struct Api<'a> {
     pub(crate) requests: Cell<u32>,
     /// Whether any attempt of the last request may have reached the server.
     pub(crate) delivered: Cell<bool>,
+    /// Whether an answer without a seal was asked for once more already, and is taken as it is from then on.
+    pub(crate) bare: Cell<bool>,
+    /// Whether a token was refused and sent once more already.
+    pub(crate) denied: Cell<bool>,
     /// Whether one before the last may have: then what the last one was told is not the whole truth.
     pub(crate) repeated: Cell<bool>,
 }
@@ -283,12 +289,22 @@ impl Api<'_> {
             if !matches!(&answer, Err(error) if error.connecting) {
                 self.delivered.set(true);
             }
+            let in_time = self.transport.now() + wait < self.deadline;
             let (refused, few) = match answer {
+                Ok(answer) if in_time && self.is_doubtful(&answer) => {
+                    tracing::debug!(%url, attempts, "something else than the server may have answered; asking again");
+                    self.transport.pause(wait);
+                    continue;
+                }
                 Ok(answer) if answer.status.is_success() => return Ok(answer),
                 Ok(answer) if is_passing(answer.status) => {
                     wait = retry_after(&answer.headers).unwrap_or(wait);
-                    let few = answer.status == StatusCode::INTERNAL_SERVER_ERROR;
-                    (self.refused(answer), few)
+                    let failed = answer.status == StatusCode::INTERNAL_SERVER_ERROR;
+                    let refused = self.refused(answer);
+                    // If every request arrives damaged it is no accident.
+                    let few = failed
+                        || matches!(&refused, Refused::Told(_, body) if body.code == ErrorCode::Damaged);
+                    (refused, few)
                 }
                 Ok(answer) => return Err(self.refused(answer)),
                 Err(error) => (Refused::Failed(self.unreached(&error)), error.connecting || error.foreign),
@@ -302,6 +318,16 @@ impl Api<'_> {
         }
     }
 
+    /// Whether an answer is asked for once more before it is believed. One without a seal may be of a server that
+    /// does not know of seals, or of a proxy; and one bit less in the token makes it another.
+    fn is_doubtful(&self, answer: &Response) -> bool {
+        if is_passing(answer.status) {
+            return false;
+        }
+        let denied = answer.status == StatusCode::UNAUTHORIZED && self.remote.as_str().starts_with("http://");
+        seal::is_bare(answer) && !self.bare.replace(true) || denied && !self.denied.replace(true)
+    }
+
     fn attempt(
         &self,
         method: &Method,
@@ -309,9 +335,16 @@ impl Api<'_> {
         headers: &HeaderMap,
         body: Body,
     ) -> Result<Response, NetworkError> {
+        let (in_flight, check) = self.start(method, url, headers, body);
+        seal::proven(in_flight.wait()?, check)
+    }
+
+    fn start(&self, method: &Method, url: &str, headers: &HeaderMap, body: Body) -> (InFlight, Check) {
         self.requests.set(self.requests.get() + 1);
-        let request = Request { method: method.clone(), url: url.to_owned(), headers: headers.clone(), body };
-        self.transport.start(request).wait()
+        let (method, headers) = (method.clone(), headers.clone());
+        let mut request = Request { method, url: url.to_owned(), headers, body };
+        let check = seal::seal(&mut request);
+        (self.transport.start(request), check)
     }
 
     fn attempt_producing(
@@ -324,16 +357,9 @@ impl Api<'_> {
         let Some(produce) = prepared.produce else {
             return Ok(self.attempt(method, url, headers, prepared.body));
         };
-        self.requests.set(self.requests.get() + 1);
-        let request = Request {
-            method: method.clone(),
-            url: url.to_owned(),
-            headers: headers.clone(),
-            body: prepared.body,
-        };
-        let in_flight = self.transport.start(request);
+        let (in_flight, check) = self.start(method, url, headers, prepared.body);
         produce()?;
-        Ok(in_flight.wait())
+        Ok(in_flight.wait().and_then(|answer| seal::proven(answer, check)))
     }
 
     /// Reads what a refusal says, and finds out whether it is a Highwater server that refuses.
@@ -415,7 +441,7 @@ impl Api<'_> {
             ErrorCode::UnknownPosition => Error::UnknownPosition { remote, message },
             ErrorCode::Unauthenticated => Error::Unauthenticated { remote, message },
             ErrorCode::Forbidden => Error::Forbidden { remote, message },
-            ErrorCode::Unavailable | ErrorCode::TooManyRequests => {
+            ErrorCode::Unavailable | ErrorCode::TooManyRequests | ErrorCode::Damaged => {
                 Error::Offline { remote, reason: format!("HTTP {}: {message}", status.as_u16()) }
             }
             code => Error::Server { remote, code, message, request_id: body.request_id },

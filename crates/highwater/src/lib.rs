@@ -82,6 +82,7 @@ mod outcome;
 mod query;
 mod receive;
 mod remote_database;
+mod seal;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod status;

@@ -85,6 +85,8 @@ impl Inner {
             deadline: Instant::now() + Duration::from_secs(10),
             requests: Cell::new(0),
             delivered: Cell::new(false),
+            bare: Cell::new(false),
+            denied: Cell::new(false),
             repeated: Cell::new(false),
         })
     }

@@ -292,7 +292,6 @@ pub(crate) struct BodyReader {
 
 impl BodyReader {
     /// A body that is there already, whole or with the error that it breaks off with.
-    #[cfg(feature = "simulation")]
     pub(crate) fn of(bytes: Bytes, broken: Option<io::Error>) -> Self {
         let (sender, chunks) = mpsc::channel(2);
         // The channel has room for both.

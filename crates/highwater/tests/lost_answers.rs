@@ -14,6 +14,7 @@
 )]
 
 mod common;
+#[allow(dead_code, reason = "each test program uses a part")]
 mod proxy;
 
 use std::path::Path;

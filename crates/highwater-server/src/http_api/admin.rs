@@ -23,7 +23,7 @@ use http::{Method, StatusCode};
 
 use super::access::{Caller, Need};
 use super::query::Query;
-use super::{App, Failure, allowed, json, not_found, note};
+use super::{App, Failure, allowed, check, json, not_found, note};
 use crate::inventory::{self, Found};
 use crate::lifecycle::{self, Lifecycle};
 use crate::metrics::Did;
@@ -63,7 +63,7 @@ pub(super) async fn admin(
         };
     }
     match rest {
-        "databases" if head.method == Method::POST => create(app, body, &caller).await,
+        "databases" if head.method == Method::POST => create(app, head, body, &caller).await,
         "databases" if reads => list(app, &query).await,
         "databases" => Err(Failure::method_not_allowed("GET, HEAD, POST")),
         "stats" if reads => stats(app).await,
@@ -122,10 +122,16 @@ async fn detail(app: &App, name: &DbName) -> Result<Response, Failure> {
     Ok(json(&AdminDetail { database, pushes: found.pushes, snapshots: found.snapshots, events }))
 }
 
-async fn create(app: &App, body: &mut Option<Body>, caller: &Caller) -> Result<Response, Failure> {
+async fn create(
+    app: &App,
+    head: &Parts,
+    body: &mut Option<Body>,
+    caller: &Caller,
+) -> Result<Response, Failure> {
     let body = body.take().unwrap_or_default();
     let charge = app.context.shares.incoming.charge(CREATE as u64);
     let bytes = push::read_whole(body, app.context.limits.idle_timeout, CREATE, &charge).await?;
+    check::prove_body(&head.headers, &bytes)?;
     let AdminCreate { name } = serde_json::from_slice(&bytes)
         .map_err(|error| Failure::bad_request(format!("the body must be {{\"name\":NAME}} ({error})")))?;
     let name = parsed(&name)?;

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::response::Response;
 use highwater_ltx::Position;
 use highwater_wire::{CannotMerge, Conflict, ConflictDetail, ErrorBody, ErrorCode, HEAD};
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::Error;
@@ -66,6 +65,12 @@ impl Failure {
         }
     }
 
+    /// It is not what was sent.
+    pub(crate) fn damaged(what: impl std::fmt::Display) -> Self {
+        let message = format!("the request was damaged on its way: {what}. Nothing was done; send it again");
+        Self::new(ErrorCode::Damaged, message)
+    }
+
     /// The caller asks too often.
     pub(crate) fn too_many(wait: Duration) -> Self {
         // Whole seconds are all that the header can say.
@@ -118,10 +123,9 @@ impl Failure {
             cannot_merge: self.cannot_merge.map(|why| *why),
         };
         // Plain strings and numbers: this cannot fail.
-        let mut response = Response::new(Body::from(serde_json::to_vec(&body).unwrap_or_default()));
+        let mut response = super::json_text(serde_json::to_vec(&body).unwrap_or_default());
         *response.status_mut() =
             StatusCode::from_u16(body.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in self.headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 response.headers_mut().insert(name, value);
@@ -240,6 +244,7 @@ impl From<PushError> for Failure {
             PushError::TooLarge { limit } => Self::too_large(limit),
             // The network's fault, not the request's: whoever is still there sends it again.
             PushError::Gone(what) => Self::unavailable(format!("{what}; nothing was stored")),
+            PushError::Damaged => Self::damaged("its body is not the one that was sent"),
             PushError::Refused(refusal) => refusal.into(),
         }
     }

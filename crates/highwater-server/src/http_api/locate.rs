@@ -7,7 +7,7 @@ use highwater_wire::{BASE, DbName, ErrorCode, LocateAnswer, LocateRequest};
 use http::HeaderMap;
 
 use super::sync::{encoding, header, length, position_headers};
-use super::{App, Failure, json};
+use super::{App, Failure, check, json};
 use crate::log::Located;
 use crate::push::{self, Encoding};
 use crate::share::{Charge, Metered};
@@ -26,6 +26,7 @@ pub(super) async fn locate(
     let charge = app.context.shares.incoming.charge(u64::MAX);
     let body = body.take().unwrap_or_default();
     let mut bytes = push::read_whole(body, app.context.limits.idle_timeout, limit, &charge).await?;
+    check::prove_body(headers, &bytes)?;
     if encoding(headers)? == Encoding::Zstd {
         bytes = inflated(bytes, limit, charge.clone()).await?;
     }

@@ -19,6 +19,7 @@
 
 mod access;
 mod admin;
+mod check;
 mod conflicts;
 mod error;
 mod libsql;
@@ -36,9 +37,9 @@ use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use highwater_wire::{ErrorCode, PROTOCOL, REQUEST_ID, VersionInfo};
-use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 use serde::Serialize;
 use tracing::Instrument;
 
@@ -48,6 +49,7 @@ use crate::registry::Registry;
 use crate::{push, staging};
 use access::Need;
 pub(crate) use access::Peer;
+pub(crate) use check::Announced;
 pub(crate) use error::Failure;
 use path::Target;
 use track::Tracked;
@@ -73,6 +75,7 @@ pub(crate) async fn answer(app: App, request: Request) -> Response {
     let span = tracing::info_span!("request", id, method = %request.method(), path = shortened(request.uri().path()));
     let (mut head, body) = request.into_parts();
     access::hide(&mut head.headers);
+    let named = check::named(&head.headers);
     let tracked = Tracked::new(&app, &head, id.clone());
     let body = tracked.incoming(body);
     // The task goes on when the client goes away; shutting down waits for it.
@@ -97,6 +100,7 @@ pub(crate) async fn answer(app: App, request: Request) -> Response {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    check::seal(&mut response, named);
     let status = response.status();
     response.map(|body| tracked.outgoing(status, body))
 }
@@ -109,7 +113,10 @@ fn shortened(path: &str) -> &str {
 
 async fn dispatch(app: &App, head: &Parts, body: Body) -> Result<Response, Failure> {
     let mut body = Some(body);
-    let answer = in_turn(app, head, &mut body).await;
+    let answer = match check::prove(head) {
+        Ok(()) => in_turn(app, head, &mut body).await,
+        Err(failure) => Err(failure),
+    };
     if let (Err(_), Some(body)) = (&answer, body) {
         push::discard(body, app.context.limits.idle_timeout, &app.context.tasks);
     }
@@ -229,8 +236,15 @@ fn version() -> VersionInfo {
 /// A JSON answer.
 fn json(value: &impl Serialize) -> Response {
     // The bodies are plain structures of strings and numbers: this cannot fail.
-    let mut response = Response::new(Body::from(serde_json::to_vec(value).unwrap_or_default()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    json_text(serde_json::to_vec(value).unwrap_or_default())
+}
+
+fn json_text(text: Vec<u8>) -> Response {
+    let mut headers = HeaderMap::new();
+    check::announce(&mut headers, &text);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut response = Response::new(Body::from(text));
+    *response.headers_mut() = headers;
     response
 }
 

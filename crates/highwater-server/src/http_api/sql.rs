@@ -18,7 +18,7 @@ use rusqlite::types::ValueRef;
 use super::query::Query;
 use super::read::{chosen, existing, gone};
 use super::sync::{encoding, position_headers};
-use super::{App, Failure, json, note};
+use super::{App, Failure, check, json, note};
 use crate::metrics::Did;
 use crate::push::{self, Encoding};
 use crate::share::Charged;
@@ -47,6 +47,7 @@ pub(super) async fn query(
     let charge = app.context.shares.incoming.charge(u64::MAX);
     let body = body.take().unwrap_or_default();
     let body = push::read_whole(body, limits.idle_timeout, LARGEST_BODY, &charge).await?;
+    check::prove_body(headers, &body)?;
     let request: QueryRequest = serde_json::from_slice(&body).map_err(|error| {
         Failure::bad_request(format!(
             "the body must be JSON like {{\"sql\":\"SELECT 1\",\"at\":\"1/9\"}}: {error}"

@@ -15,7 +15,7 @@ use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 
 use super::access::Caller;
-use super::{App, Failure, header_value, note};
+use super::{Announced, App, Failure, header_value, note};
 use crate::answer::{self, LtxBody};
 use crate::log::{Database, Entry, Sender, SyncRequest, Verdict};
 use crate::metrics::Did;
@@ -63,7 +63,8 @@ pub(super) async fn sync(
             return Err(caller.needs_create(name));
         }
     }
-    let result = receive_and_sync(&db, (claim, device), body, encoding).await;
+    let announced = Announced::of(headers);
+    let result = receive_and_sync(&db, (claim, device), body, (encoding, announced)).await;
     if !db.exists() {
         app.registry.forget(name);
     }
@@ -76,11 +77,11 @@ async fn receive_and_sync(
     db: &Arc<Database>,
     (request, device): (SyncRequest, Option<DeviceId>),
     body: Body,
-    encoding: Encoding,
+    (encoding, announced): (Encoding, Announced),
 ) -> Result<Verdict, Failure> {
     // Held until the push is done.
     let charge = db.context.shares.incoming.charge(db.context.limits.body_memory as u64);
-    let delta = push::receive(db, body, encoding, request.claim(), &charge).await?;
+    let delta = push::receive(db, body, (encoding, announced), request.claim(), &charge).await?;
     if (delta.is_some() || !request.pending.is_empty()) && device.is_none() {
         return Err(Failure::bad_request(format!(
             "a push says which copy it comes from: the header {DEVICE} is missing"

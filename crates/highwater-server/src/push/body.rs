@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::PushError;
+use crate::http_api::Announced;
 use crate::share::Charge;
 
 /// Up to so many bytes are gathered before the reader starts.
@@ -77,6 +78,11 @@ impl Incoming {
     /// Its size in bytes, when all of it has arrived.
     pub(super) fn in_memory(&self) -> Option<usize> {
         self.rest.is_none().then(|| self.first.iter().map(Bytes::len).sum())
+    }
+
+    /// Whether it can be what was announced. What is not all here yet has checksums of its own.
+    pub(super) fn can_be(&self, announced: Announced) -> bool {
+        self.rest.is_some() || announced.fits(self.first.iter().map(Bytes::as_ref))
     }
 
     /// Whether there is nothing in it.

@@ -13,6 +13,7 @@ use super::body::{BodyFault, Limited};
 use super::check::{header_fault, page_fault};
 use super::{Encoding, Incoming};
 use crate::buffers::ChannelWriter;
+use crate::http_api::Announced;
 use crate::log::{Claim, Database, Delta, DeltaImages, Plan, Planned, Refusal, Staged};
 use crate::share::Charge;
 use crate::{Error, Limits, paths, staging};
@@ -29,6 +30,8 @@ pub(crate) enum PushError {
     TooLarge { limit: u64 },
     /// It stopped arriving, or the connection broke. Nobody may be there to read an answer.
     Gone(String),
+    /// It is not the one that was sent.
+    Damaged,
     /// The database refuses it.
     Refused(Refusal),
 }
@@ -77,12 +80,15 @@ type BodyDecoder = Decoder<Box<dyn Read + Send>>;
 pub(crate) async fn receive(
     db: &Arc<Database>,
     body: Body,
-    encoding: Encoding,
+    (encoding, announced): (Encoding, Announced),
     claim: Claim<'_>,
     charge: &Charge,
 ) -> Result<Option<Delta>, PushError> {
     let limits = &db.context.limits;
     let incoming = Incoming::begin(body, limits.idle_timeout, &db.context.tasks).await?;
+    if !incoming.can_be(announced) {
+        return Err(PushError::Damaged);
+    }
     if incoming.is_empty() {
         return Ok(None);
     }

@@ -180,6 +180,8 @@ pub(crate) fn run(
         deadline: transport.now() + options.timeout.min(LONGEST_TIMEOUT),
         requests: Cell::new(0),
         delivered: Cell::new(false),
+        bare: Cell::new(false),
+        denied: Cell::new(false),
         repeated: Cell::new(false),
     };
     let mut run = Run {

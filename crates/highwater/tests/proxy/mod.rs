@@ -7,6 +7,42 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+/// What of a message is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The first line, and the headers that the protocol means something by.
+    Head,
+    /// The body.
+    Body,
+}
+
+impl Part {
+    /// Where its bytes stand.
+    pub fn places(self, message: &[u8]) -> Vec<usize> {
+        let head = head_size(message).unwrap();
+        if self == Self::Body {
+            return (head..message.len()).collect();
+        }
+        let (mut places, mut at) = (Vec::new(), 0);
+        for line in message[..head - 2].split_inclusive(|byte| *byte == b'\n') {
+            let text = String::from_utf8_lossy(line).to_lowercase();
+            if at == 0 || text.starts_with("highwater-") || text.starts_with("content-encoding:") {
+                places.extend(at..at + line.trim_ascii_end().len());
+            }
+            at += line.len();
+        }
+        places
+    }
+
+    /// Another bit in one of its bytes.
+    fn flip(self, message: &mut [u8], place: usize) {
+        let places = self.places(message);
+        if let Some(at) = places.get(place % places.len().max(1)) {
+            message[*at] ^= 1 << (place % 8);
+        }
+    }
+}
+
 /// What becomes of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -26,6 +62,10 @@ pub enum Fault {
     Hold,
     /// First the held requests arrive, then this one.
     AfterHeld,
+    /// One bit of the request is another when it arrives.
+    FlipRequest(Part, usize),
+    /// One bit of the answer is another when it arrives.
+    FlipAnswer(Part, usize),
     /// The server answers at once, and the answer takes so many milliseconds.
     Slow(u64),
 }
@@ -37,6 +77,8 @@ struct State {
     requests: Vec<Vec<u8>>,
     /// The sizes of the answers to them.
     answers: Vec<usize>,
+    /// The last one of them.
+    answer: Vec<u8>,
     held: Vec<Vec<u8>>,
     /// Requests that the proxy has seen from clients.
     seen: usize,
@@ -82,6 +124,11 @@ impl Proxy {
         self.with(|state| *state.answers.last().unwrap())
     }
 
+    /// The last whole answer.
+    pub fn answer(&self) -> Vec<u8> {
+        self.with(|state| state.answer.clone())
+    }
+
     /// The size of the last request that arrived whole.
     pub fn last_request(&self) -> usize {
         self.with(|state| state.requests.last().unwrap().len())
@@ -118,12 +165,15 @@ impl Proxy {
     fn serve(&self, mut client: TcpStream) -> io::Result<()> {
         client.set_nodelay(true)?;
         loop {
-            let request = read_request(&mut client)?;
+            let mut request = read_request(&mut client)?;
             let fault = self.with(|state| {
                 state.seen += 1;
                 state.plan.pop_front().unwrap_or(Fault::Pass)
             });
-            let answer = match fault {
+            if let Fault::FlipRequest(part, place) = fault {
+                part.flip(&mut request, place);
+            }
+            let mut answer = match fault {
                 Fault::CutRequest(bytes) if bytes < request.len() => {
                     let mut server = TcpStream::connect(self.server)?;
                     server.write_all(&request[..bytes])?;
@@ -161,6 +211,7 @@ impl Proxy {
                     client.shutdown(Shutdown::Both)?;
                     return Ok(());
                 }
+                Fault::FlipAnswer(part, place) => part.flip(&mut answer, place),
                 Fault::Slow(ms) => std::thread::sleep(Duration::from_millis(ms)),
                 _ => {}
             }
@@ -189,6 +240,7 @@ impl Proxy {
         self.with(|state| {
             state.requests.push(request.to_vec());
             state.answers.push(answer.len());
+            state.answer.clone_from(&answer);
         });
         Ok(answer)
     }
