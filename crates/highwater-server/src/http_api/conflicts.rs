@@ -24,7 +24,7 @@ use http::HeaderMap;
 use super::query::Query;
 use super::read::{existing, only};
 use super::sync::{encoding, header};
-use super::{App, Failure, json, path};
+use super::{App, Failure, check, json, path};
 use crate::log::{Database, Log, MergeName, RebasedName, RefusedName};
 use crate::paths;
 use crate::push::{self, Encoding};
@@ -191,6 +191,7 @@ async fn rebased(
     let charge = app.context.shares.incoming.charge(u64::MAX);
     let (body, idle) = (body.take().unwrap_or_default(), app.context.limits.idle_timeout);
     let body = push::read_whole(body, idle, LARGEST_BODY, &charge).await?;
+    check::prove_body(headers, &body)?;
     let told: Rebased = serde_json::from_slice(&body).map_err(|error| {
         Failure::new(ErrorCode::CorruptBody, format!("the body is not what it should be: {error}"))
     })?;
