@@ -67,7 +67,7 @@ impl Replica {
     }
 
     /// A snapshot (see [`Replica::snapshot`]) and an image of the same state. Nobody can commit between the two, which takes as
-    /// long as two reads. None instead of the image: the file has a rollback journal, or somebody
+    /// long as two reads. None instead of the image: the file has a rollback journal or is read-only, or somebody
     /// has been writing for longer than the busy timeout.
     pub fn snapshot_and_image(&mut self, since: Option<&Mark>) -> Result<(Snapshot<'_>, Option<Image>)> {
         if self.journal_mode()? == JournalMode::Rollback {
@@ -75,7 +75,7 @@ impl Replica {
         }
         let keeper = self.another()?;
         let lock = match self.lock_writes() {
-            Err(Error::Busy { .. }) => return Ok((self.snapshot(since)?, None)),
+            Err(Error::Busy { .. } | Error::ReadOnly { .. }) => return Ok((self.snapshot(since)?, None)),
             lock => lock?,
         };
         let image = Image::begin(keeper)?;

@@ -112,6 +112,12 @@ impl Metadata {
         self.pending.push(state);
     }
 
+    /// What merges were to be told is another file's, or another server's.
+    pub(crate) fn forget_notes(&mut self) {
+        self.rebasing = None;
+        self.rebased.clear();
+    }
+
     fn encode(&self) -> String {
         let mut fields = self.other.clone();
         let mut set = |name: &str, value: Value| drop(fields.insert(name.to_owned(), value));
@@ -142,11 +148,12 @@ impl Metadata {
                 set("pending_device", json!(device.to_string()));
             }
         }
-        if let Some(note) = self.rebasing.as_ref().and_then(|note| serde_json::to_value(note).ok()) {
-            set("rebasing", note);
+        // As text: the hash is of the very bytes, whatever becomes of numbers on their way.
+        if let Some(note) = self.rebasing.as_ref().and_then(|note| serde_json::to_string(note).ok()) {
+            set("rebasing", json!(note));
         }
-        if !self.rebased.is_empty() {
-            set("rebased", json!(self.rebased));
+        if let Some(notes) = serde_json::to_string(&self.rebased).ok().filter(|_| !self.rebased.is_empty()) {
+            set("rebased", json!(notes));
         }
         if let Some(wal) = self.mark.and_then(|mark| mark.wal) {
             set("wal", wal_json(&wal));
@@ -207,8 +214,10 @@ fn parse(bytes: &[u8]) -> Result<Loaded, String> {
             .flatten()
             .filter_map(|state| text(state)?.parse().ok())
             .collect(),
-        rebasing: serde_json::from_value(take("rebasing")).ok(),
-        rebased: serde_json::from_value(take("rebased")).unwrap_or_default(),
+        rebasing: text(&take("rebasing")).and_then(|note| serde_json::from_str(note).ok()),
+        rebased: text(&take("rebased"))
+            .and_then(|notes| serde_json::from_str(notes).ok())
+            .unwrap_or_default(),
         mark: Some(Mark { wal: parse_wal(&take("wal")), file: parse_file(&take("file")) })
             .filter(|mark| mark.wal.is_some() || mark.file.is_some()),
         other: fields,
@@ -301,10 +310,28 @@ fn canonical_value(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use highwater_wire::{Conflict, ConflictKind, Kept, SqlValue};
+
     use super::*;
 
     fn full() -> Metadata {
-        let told = Rebased { state: "ab".to_owned(), conflicts: Vec::new() };
+        // Numbers that are not exact in decimal.
+        let prices =
+            (1..100_i32).map(|price| ("price".to_owned(), SqlValue::Real(f64::from(price) * 0.1 + 1e-17)));
+        let conflict = Conflict {
+            kind: ConflictKind::Renumbered,
+            table: "t".to_owned(),
+            key: prices.collect(),
+            other_key: Vec::new(),
+            columns: Vec::new(),
+            base: None,
+            local: None,
+            head: None,
+            kept: Kept::Both,
+            sql: None,
+            message: "\"quoted\"".to_owned(),
+        };
+        let told = Rebased { state: "ab".to_owned(), conflicts: vec![conflict] };
         Metadata {
             remote: Some("http://127.0.0.1:8080/guestbook".to_owned()),
             device: Some(DeviceId(7)),

@@ -17,7 +17,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use highwater_ltx::TxId;
 use highwater_wire::{
-    ConflictKind, ConflictPage, DEVICE, DbName, ErrorCode, MergeRecord, Rebased, RefusedPush,
+    Conflict, ConflictKind, ConflictPage, DEVICE, DbName, ErrorCode, MergeRecord, Rebased, RefusedPush,
 };
 use http::HeaderMap;
 
@@ -37,6 +37,8 @@ const MOST: usize = 1000;
 const ENOUGH: usize = 10_000;
 /// The largest body of a request, in bytes: a thousand rows, the largest of which stay out.
 const LARGEST_BODY: usize = 4 << 20;
+/// The longest sentence of a conflict that a device tells, in bytes.
+const LONGEST_MESSAGE: usize = 2000;
 
 /// `rest` is what follows `conflicts` in the path.
 pub(super) async fn conflicts(
@@ -103,7 +105,7 @@ async fn list(db: &Database, query: &Query) -> Result<Response, Failure> {
             break;
         }
         seen += 1;
-        match db.record(merge).await {
+        match shown(db, merge).await {
             Ok(Some(record)) if record.resolved && !all => {}
             Ok(Some(record)) => {
                 found += record.conflicts.len();
@@ -172,7 +174,16 @@ fn merge(db: &Database, txid: &str) -> Result<MergeName, Failure> {
 }
 
 async fn record(db: &Database, merge: &MergeName) -> Result<MergeRecord, Failure> {
-    db.record(merge).await?.ok_or_else(|| no_record("this merge"))
+    shown(db, merge).await?.ok_or_else(|| no_record("this merge"))
+}
+
+/// A record with what devices told of the merge.
+async fn shown(db: &Database, merge: &MergeName) -> crate::Result<Option<MergeRecord>> {
+    let mut record = db.record(merge).await?;
+    if let Some(record) = &mut record {
+        record.conflicts.extend(db.rebased(merge).await);
+    }
+    Ok(record)
 }
 
 /// Takes what a device tells of a merge that it was part of.
@@ -197,12 +208,21 @@ async fn rebased(
     })?;
     let state =
         told.state.parse().map_err(|_| Failure::bad_request("`state` must be a hash of 32 hex digits"))?;
-    let plain = told.conflicts.iter().all(|conflict| conflict.kind == ConflictKind::Renumbered);
-    if !plain || told.conflicts.len() > Rebased::MOST {
+    let plain = |conflict: &Conflict| {
+        conflict.kind == ConflictKind::Renumbered
+            && conflict.sql.is_none()
+            && conflict.message.len() <= LONGEST_MESSAGE
+    };
+    if !told.conflicts.iter().all(plain) || told.conflicts.len() > Rebased::MOST {
         let most = Rebased::MOST;
         return Err(Failure::bad_request(format!("only ids that changed can be told, and {most} at once")));
     }
-    db.add_rebased(RebasedName { txid: merge.txid, device, state }, &told).await?;
+    if device != merge.device {
+        return Err(Failure::bad_request("that merge was of another device"));
+    }
+    if !db.add_rebased(RebasedName { txid: merge.txid, device, state }, &told).await? {
+        return Err(Failure::bad_request("this merge was told of more often than any device has to"));
+    }
     Ok(json(&record(db, merge).await?))
 }
 

@@ -357,9 +357,8 @@ impl Database {
         let object = merge.path(&self.name);
         let Some(size) = self.context.store.size(&object).await? else { return Ok(None) };
         let bytes = self.context.store.read_one(&object, 0..size).await?;
-        let mut record: MergeRecord = serde_json::from_slice(&bytes)
+        let record: MergeRecord = serde_json::from_slice(&bytes)
             .map_err(|error| Error::damaged(&object, format!("it is no record of a merge: {error}")))?;
-        record.conflicts.extend(self.rebased(merge).await?);
         let mut resolved = self.read(|log| log.merges.is_seen(merge.txid)).unwrap_or(false);
         if !resolved && self.context.store.size(&paths::seen(&self.name, merge.txid)).await?.is_some() {
             // Noted by another server.

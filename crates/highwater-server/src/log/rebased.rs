@@ -16,6 +16,9 @@ use object_store::path::Path;
 use super::{Database, MergeName};
 use crate::{Error, Result, paths};
 
+/// So much can be told of one merge: a device tells of it once, and once more for each time that it was killed over it.
+const MOST: usize = 16;
+
 /// What a device told of a merge, as the name of the object says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RebasedName {
@@ -75,29 +78,43 @@ impl RebasedNames {
 }
 
 impl Database {
-    /// Stores what a device tells of a merge.
-    pub(crate) async fn add_rebased(&self, name: RebasedName, told: &Rebased) -> Result<()> {
+    /// Stores what a device tells of a merge; `false` if too much was told of it.
+    pub(crate) async fn add_rebased(&self, name: RebasedName, told: &Rebased) -> Result<bool> {
+        let names = self.read(|log| log.rebased.of(name.txid)).unwrap_or_default();
+        if names.len() >= MOST && !names.contains(&name) {
+            return Ok(false);
+        }
         let bytes = serde_json::to_vec(told).map_err(|error| Error::Run(std::io::Error::other(error)))?;
         // That it is there already is as good.
         self.context.store.create(&name.path(&self.name), Bytes::from(bytes)).await?;
         kill_point("server-rebased-stored");
         self.write(|log| log.iter_mut().for_each(|log| log.rebased.add(name)));
-        Ok(())
+        Ok(true)
     }
 
-    /// What devices told of a merge.
-    pub(crate) async fn rebased(&self, merge: &MergeName) -> Result<Vec<Conflict>> {
+    /// What devices told of a merge. What cannot be read is left out.
+    pub(crate) async fn rebased(&self, merge: &MergeName) -> Vec<Conflict> {
         let names = self.read(|log| log.rebased.of(merge.txid)).unwrap_or_default();
         let mut conflicts = Vec::new();
         for name in names {
-            let object = name.path(&self.name);
-            let Some(size) = self.context.store.size(&object).await? else { continue };
-            let bytes = self.context.store.read_one(&object, 0..size).await?;
-            let told: Rebased = serde_json::from_slice(&bytes)
-                .map_err(|error| Error::damaged(&object, format!("it is no part of a record: {error}")))?;
-            conflicts.extend(told.conflicts);
+            match self.rebased_part(&name).await {
+                Ok(told) => conflicts.extend(told.into_iter().flat_map(|told| told.conflicts)),
+                Err(error) => tracing::error!(
+                    db = %self.name, txid = merge.txid.0, error = %crate::error::chain(&error),
+                    "a part of the record of a merge cannot be read"
+                ),
+            }
         }
-        Ok(conflicts)
+        conflicts
+    }
+
+    async fn rebased_part(&self, name: &RebasedName) -> Result<Option<Rebased>> {
+        let object = name.path(&self.name);
+        let Some(size) = self.context.store.size(&object).await? else { return Ok(None) };
+        let bytes = self.context.store.read_one(&object, 0..size).await?;
+        let told = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::damaged(&object, format!("it is no part of a record: {error}")))?;
+        Ok(Some(told))
     }
 }
 

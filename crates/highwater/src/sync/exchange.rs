@@ -52,7 +52,10 @@ impl Run<'_> {
         let since = self.meta.mark;
         // The first answer fits, unless the application writes all the time: then what it commits is rebased.
         let (snapshot, image) = if self.round > 0 && mode == Mode::Sync && self.hold.is_none() {
-            replica.snapshot_and_image(since.as_ref())?
+            match replica.snapshot_and_image(since.as_ref()) {
+                Err(highwater_pages::Error::ChangedSince { .. }) => return Ok(Round::Again),
+                both => both?,
+            }
         } else {
             (replica.snapshot(since.as_ref())?, None)
         };

@@ -49,8 +49,8 @@ impl Api<'_> {
 }
 
 impl Run<'_> {
-    /// Tells the server which ids rows got here. Nobody waits for it: what cannot be told now is told by a later sync, and what
-    /// the server does not take is in the outcome all the same.
+    /// Tells the server which ids rows got here. Nobody waits for it: what cannot be told now is told by a later sync, and the outcome of the sync
+    /// that committed them has them as well.
     pub(super) fn tell_rebased(&mut self) {
         let notes = std::mem::take(&mut self.meta.rebased);
         let told = notes.len();

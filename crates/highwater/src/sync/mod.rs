@@ -154,6 +154,7 @@ pub(crate) fn run(
         meta.base = None;
         meta.mark = None;
         meta.pending.clear();
+        meta.forget_notes();
     }
     if meta.device.is_none() || options.device.is_some() {
         meta.device = Some(options.device.map_or_else(crate::device::random, Ok)?);
@@ -303,6 +304,7 @@ fn load_metadata(
             if !at_home && files.db.exists() {
                 tracing::debug!(%info, "this file was moved or copied here; it goes on as a device of its own");
                 meta.device = options.device;
+                meta.forget_notes();
             }
             Ok((*meta, at_home, sender))
         }
@@ -346,6 +348,7 @@ fn choose_remote(meta: &mut Metadata, at_home: bool, files: &Files, options: &Op
             meta.base = None;
             meta.mark = None;
             meta.pending.clear();
+            meta.forget_notes();
         }
         _ => {}
     }

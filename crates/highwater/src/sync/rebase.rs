@@ -27,7 +27,8 @@ use highwater_ltx::{PageCount, PageNo, PageSize, Position};
 use highwater_merge::{Bounds, Merged, Options, Pages, Sides};
 use highwater_pages::owners::PageSource;
 use highwater_pages::{
-    Image, LocalState, Mark, NewPages, PageHash, PageSums, Replica, Snapshot, durable, kill_point, page_hash,
+    Error as Local, Image, LocalState, Mark, NewPages, PageHash, PageSums, Replica, Snapshot, Suspects,
+    WriteLock, durable, kill_point, page_hash,
 };
 use highwater_wire::{Conflict, ConflictKind, MergeRecord, Rebased};
 
@@ -72,7 +73,10 @@ struct Rebase {
     moved: BTreeSet<PageNo>,
     /// Those that were committed here since the request.
     committed: BTreeSet<PageNo>,
-    options: Options,
+    /// None: nothing was committed so far, and the record of the merge was not needed.
+    options: Option<Options>,
+    /// Whether the last step took in all that it found.
+    is_up_to_date: bool,
     /// The number of the merge that led to the head, and ids that rows got here.
     merge: u64,
     conflicts: Vec<Conflict>,
@@ -82,6 +86,8 @@ struct Rebase {
 enum Stop {
     /// The server has to decide.
     Undecided,
+    /// Something was committed, and the record of the merge is needed. The step can be taken again with it.
+    NoRecord,
     Failed(Error),
 }
 
@@ -106,33 +112,57 @@ impl Run<'_> {
         answered: Answered,
         answer: &SyncAnswer,
     ) -> Result<Option<(PageSums, bool)>> {
-        let Some(record) = self.record_of(answer, &answered) else { return Ok(None) };
-        let options = Options {
-            policy: record.policy,
-            renumbered: record.renumbered,
-            rejected: record.rejected,
-            doubt: false,
-            bounds: Bounds::default(),
-        };
-        let (head_sums, mut rebase) = Rebase::new(answered, options, record.txid);
-        match self.rebase_steps(replica, &head_sums, &mut rebase) {
+        // What an earlier attempt noted did not come.
+        self.meta.rebasing = None;
+        let (head_sums, mut rebase) = Rebase::new(answered);
+        let done = self.free_steps(replica, &mut rebase, answer).and_then(|()| {
+            let keeper = replica.another()?;
+            let lock = replica.lock_writes()?;
+            let locked = Instant::now();
+            let done = self.locked_step(replica, (lock, keeper), &mut rebase, &head_sums);
+            self.held += locked.elapsed();
+            done
+        });
+        match done {
             Ok(sums) => {
                 self.rebased.append(&mut rebase.conflicts);
                 return Ok(Some(sums));
             }
-            Err(
-                Stop::Undecided | Stop::Failed(Error::Local(highwater_pages::Error::ChangedSince { .. })),
-            ) => {}
+            // Somebody else writes, or did: there is another round.
+            Err(Stop::Failed(Error::Local(Local::ChangedSince { .. } | Local::Busy { .. })))
+            | Err(Stop::Undecided | Stop::NoRecord) => {}
             Err(Stop::Failed(error)) => return Err(error),
         }
         self.meta.rebasing = None;
         Ok(None)
     }
 
+    /// The steps that nobody waits for.
+    fn free_steps(
+        &mut self,
+        replica: &mut Replica,
+        rebase: &mut Rebase,
+        answer: &SyncAnswer,
+    ) -> Result<(), Stop> {
+        for _ in 0..MOST_STEPS {
+            let began = Instant::now();
+            let since = rebase.mark;
+            let (snapshot, image) = replica.snapshot_and_image(Some(&since))?;
+            match rebase.step(&snapshot, Arc::new(image.ok_or(Stop::Undecided)?), LONGEST) {
+                Err(Stop::NoRecord) => rebase.knows(self.record_of(answer, rebase).ok_or(Stop::Undecided)?),
+                done => done?,
+            }
+            if rebase.is_up_to_date && began.elapsed() < QUICK {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// The record of the merge: it says which rows of what was sent have other ids at the head, or are not there.
-    fn record_of(&self, answer: &SyncAnswer, answered: &Answered) -> Option<MergeRecord> {
+    fn record_of(&self, answer: &SyncAnswer, rebase: &Rebase) -> Option<MergeRecord> {
         let record = self.api.record::<MergeRecord>(&answer.merge?.0.to_string());
-        let sent = answered.sums.position().state.to_string();
+        let sent = rebase.local_sums.position().state.to_string();
         match record {
             Ok(record) => (record.local_state == sent).then_some(record),
             Err(error) => {
@@ -142,27 +172,21 @@ impl Run<'_> {
         }
     }
 
-    fn rebase_steps(
+    /// The last step, and the commit.
+    fn locked_step(
         &mut self,
         replica: &mut Replica,
-        head_sums: &PageSums,
+        (lock, keeper): (WriteLock, Replica),
         rebase: &mut Rebase,
+        head_sums: &PageSums,
     ) -> Result<(PageSums, bool), Stop> {
-        for _ in 0..MOST_STEPS {
-            let began = Instant::now();
-            let since = rebase.mark;
-            let (snapshot, image) = replica.snapshot_and_image(Some(&since))?;
-            rebase.step(&snapshot, Arc::new(image.ok_or(Stop::Undecided)?), LONGEST)?;
-            if began.elapsed() < QUICK {
-                break;
-            }
-        }
-        let keeper = replica.another()?;
-        let locked = Instant::now();
-        let lock = replica.lock_writes()?;
         kill_point("rebase.locked");
         let since = rebase.mark;
         let snapshot = replica.snapshot(Some(&since))?;
+        if matches!(snapshot.suspects(Some(&since))?, Suspects::All(_)) {
+            // To read the whole file takes longer than anybody should wait.
+            return Err(Stop::Undecided);
+        }
         rebase.step(&snapshot, Arc::new(Image::begin(keeper)?), LONGEST_LOCKED)?;
         let data_version = snapshot.data_version();
         drop(snapshot);
@@ -183,14 +207,8 @@ impl Run<'_> {
             read: &mut |page, into| source.read(page, into),
             progress: &mut |_, _| (),
         };
-        let committed = replica.commit_locked(lock, state, &mut new);
-        self.held += locked.elapsed();
-        committed?;
-        tracing::debug!(
-            pages = pages.len(),
-            held_ms = locked.elapsed().as_millis(),
-            "what was committed meanwhile is on top of the head"
-        );
+        replica.commit_locked(lock, state, &mut new)?;
+        tracing::debug!(pages = pages.len(), "what was committed meanwhile is on top of the head");
         Ok((after, rebase.is_named(&pages, head_sums)))
     }
 
@@ -222,7 +240,7 @@ impl Run<'_> {
 
 impl Rebase {
     /// Before the first step: the file is what was sent, the result the head. Also the head's page sums.
-    fn new(answered: Answered, options: Options, merge: u64) -> (PageSums, Self) {
+    fn new(answered: Answered) -> (PageSums, Self) {
         let Answered { image, sums: local_sums, mark, head, received } = answered;
         let mut head_sums = local_sums.clone();
         head_sums.apply(&received.pages, received.header.commit, head);
@@ -243,11 +261,20 @@ impl Rebase {
             result_sums,
             moved,
             committed: BTreeSet::new(),
-            options,
-            merge,
+            options: None,
+            is_up_to_date: false,
+            merge: 0,
             conflicts: Vec::new(),
         };
         (head_sums, rebase)
+    }
+
+    /// Takes what is known of the merge that led to the head.
+    fn knows(&mut self, record: MergeRecord) {
+        let MergeRecord { txid, policy, renumbered, rejected, .. } = record;
+        let bounds = Bounds::default();
+        self.merge = txid;
+        self.options = Some(Options { policy, renumbered, rejected, doubt: false, bounds });
     }
 
     /// Rebases what was committed since the last step. `image` is of the same state as the snapshot.
@@ -257,11 +284,13 @@ impl Rebase {
         if snapshot.page_size() != self.result.page_size() {
             return Err(Stop::Undecided);
         }
-        self.mark = snapshot.next_mark()?;
+        self.is_up_to_date = false;
+        let next = snapshot.next_mark()?;
         if delta.is_empty() {
-            self.local = image;
+            (self.local, self.mark, self.is_up_to_date) = (image, next, true);
             return Ok(());
         }
+        let options = self.options.clone().ok_or(Stop::NoRecord)?;
         let local: Pages = image;
         let sides = Sides {
             base: Arc::clone(&self.local),
@@ -271,7 +300,7 @@ impl Rebase {
             head_changed: self.moved.iter().copied().collect(),
         };
         let bounds = Bounds { until: Instant::now().checked_add(longest), memory: Some(MOST_MEMORY) };
-        let options = Options { bounds, ..self.options.clone() };
+        let options = Options { bounds, ..options };
         let merged = match highwater_merge::merge(&sides, &options) {
             Ok(Merged::Done(merged)) => *merged,
             Ok(other) => {
@@ -296,7 +325,7 @@ impl Rebase {
         self.moved.extend(pages_between(counts.0, delta.page_count));
         self.moved.extend(pages_between(counts.1, merged.page_count));
         self.moved.extend(merged.pages.iter().map(|(page, _)| *page));
-        self.local = local;
+        (self.local, self.mark) = (local, next);
         let hashes: Vec<(PageNo, PageHash)> =
             merged.pages.iter().map(|(page, data)| (*page, page_hash(*page, data))).collect();
         let state = self.result_sums.state_with(&hashes, merged.page_count).ok_or(Stop::Undecided)?;
@@ -307,7 +336,8 @@ impl Rebase {
             pages: merged.pages.into_iter().collect(),
         });
         self.conflicts.extend(merged.conflicts);
-        self.options = Options { renumbered: merged.renumbered, rejected: merged.rejected, ..options };
+        self.options = Some(Options { renumbered: merged.renumbered, rejected: merged.rejected, ..options });
+        self.is_up_to_date = true;
         Ok(())
     }
 

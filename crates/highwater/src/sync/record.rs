@@ -45,10 +45,11 @@ impl Run<'_> {
             self.meta.pending_device = None;
         }
         // A commit that was about to happen has, if it led here.
-        if let Some(note) = self.meta.rebasing.take()
-            && note.head == base.position.state.to_string()
-        {
-            self.meta.rebased.push(note);
+        match self.meta.rebasing.take() {
+            Some(note) if note.head == base.position.state.to_string() => self.meta.rebased.push(note),
+            // It is not known yet.
+            Some(note) if base.txid.0 < note.merge => self.meta.rebasing = Some(note),
+            _ => {}
         }
         self.meta.home = Some(home::of(&self.files.db));
         if self.saved.as_ref() != Some(&self.meta) {
