@@ -220,9 +220,8 @@ impl Run<'_> {
             && let Some((base, sums)) = self.base_of_sums(all.page_size, TxId(0))?
         {
             let delta = all.against(&sums);
-            // Sums that were left behind prove nothing about a file that has nothing of them, and those that were written ahead of
-            // a commit nothing about a file that is as it was before it.
-            if !self.is_before_the_commit(&all, &sums)? && self.descends_from(&delta, base.position)? {
+            // Sums that were left behind prove nothing about a file that has nothing of them.
+            if self.descends_from(&delta, base.position)? {
                 return Ok(Ground::unsure(base, sums, delta));
             }
         }
@@ -251,17 +250,6 @@ impl Run<'_> {
                 self.settle(all, position, txid)
             }
         }
-    }
-
-    /// Whether the newest page sums were written ahead of a commit together with those of the file before it, and the file, all of whose pages are in
-    /// `all`, still has a page that the commit would have changed.
-    fn is_before_the_commit(&self, all: &Delta, newest: &PageSums) -> Result<bool> {
-        let ahead = PageSums::on_the_way(&self.files.sums, all.page_size)?;
-        let Some(before) = ahead.first() else { return Ok(false) };
-        let after = ahead.get(1).unwrap_or(newest);
-        let hashes = all.changed.iter();
-        let mut unchanged = hashes.filter(|(page, hash)| before.get(*page) == Some(*hash));
-        Ok(unchanged.any(|(page, hash)| page.0 > 1 && after.get(*page) != Some(*hash)))
     }
 
     /// The newest position of the page sums, if it is one of the server's and newer than `known`:

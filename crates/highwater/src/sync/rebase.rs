@@ -75,8 +75,8 @@ struct Rebase {
     committed: BTreeSet<PageNo>,
     /// None: nothing was committed so far, and the record of the merge was not needed.
     options: Option<Options>,
-    /// Whether the last step took in all that it found.
-    is_up_to_date: bool,
+    /// SQLite's count of commits at the last step: as long as it stays, nobody has committed.
+    seen: Option<i64>,
     /// The number of the merge that led to the head, and ids that rows got here.
     merge: u64,
     conflicts: Vec<Conflict>,
@@ -150,9 +150,12 @@ impl Run<'_> {
             let (snapshot, image) = replica.snapshot_and_image(Some(&since))?;
             match rebase.step(&snapshot, Arc::new(image.ok_or(Stop::Undecided)?), LONGEST) {
                 Err(Stop::NoRecord) => rebase.knows(self.record_of(answer, rebase).ok_or(Stop::Undecided)?),
-                done => done?,
+                done => {
+                    done?;
+                    rebase.seen = Some(snapshot.data_version());
+                }
             }
-            if rebase.is_up_to_date && began.elapsed() < QUICK {
+            if rebase.seen.is_some() && began.elapsed() < QUICK {
                 break;
             }
         }
@@ -183,11 +186,13 @@ impl Run<'_> {
         kill_point("rebase.locked");
         let since = rebase.mark;
         let snapshot = replica.snapshot(Some(&since))?;
-        if matches!(snapshot.suspects(Some(&since))?, Suspects::All(_)) {
-            // To read the whole file takes longer than anybody should wait.
-            return Err(Stop::Undecided);
+        if rebase.seen != Some(snapshot.data_version()) {
+            if matches!(snapshot.suspects(Some(&since))?, Suspects::All(_)) {
+                // To read the whole file takes longer than anybody should wait.
+                return Err(Stop::Undecided);
+            }
+            rebase.step(&snapshot, Arc::new(Image::begin(keeper)?), LONGEST_LOCKED)?;
         }
-        rebase.step(&snapshot, Arc::new(Image::begin(keeper)?), LONGEST_LOCKED)?;
         let data_version = snapshot.data_version();
         drop(snapshot);
         let after = self.note_rebase(rebase, head_sums)?;
@@ -262,7 +267,7 @@ impl Rebase {
             moved,
             committed: BTreeSet::new(),
             options: None,
-            is_up_to_date: false,
+            seen: None,
             merge: 0,
             conflicts: Vec::new(),
         };
@@ -284,10 +289,9 @@ impl Rebase {
         if snapshot.page_size() != self.result.page_size() {
             return Err(Stop::Undecided);
         }
-        self.is_up_to_date = false;
         let next = snapshot.next_mark()?;
         if delta.is_empty() {
-            (self.local, self.mark, self.is_up_to_date) = (image, next, true);
+            (self.local, self.mark) = (image, next);
             return Ok(());
         }
         let options = self.options.clone().ok_or(Stop::NoRecord)?;
@@ -337,7 +341,6 @@ impl Rebase {
         });
         self.conflicts.extend(merged.conflicts);
         self.options = Some(Options { renumbered: merged.renumbered, rejected: merged.rejected, ..options });
-        self.is_up_to_date = true;
         Ok(())
     }
 

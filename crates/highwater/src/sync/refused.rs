@@ -124,8 +124,8 @@ impl Run<'_> {
         );
         let (base, mut sums) = self.fetch_base(position, txid, page_size)?;
         let mark = self.meta.mark;
-        // What was written ahead of a later commit still has to say whether that came.
-        let is_ahead = !PageSums::on_the_way(&self.files.sums, page_size)?.is_empty();
+        // What was written ahead of a rebase still has to say whether that came.
+        let is_ahead = PageSums::on_the_way(&self.files.sums, page_size)?.len() == 2;
         self.record_awaiting(base, mark, (!is_ahead).then_some(&mut sums), awaited)?;
         Ok(Some(Round::Again))
     }
