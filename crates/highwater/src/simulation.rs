@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use highwater_ltx::DeviceId;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::oneshot;
 
@@ -97,6 +98,10 @@ impl Transport for Simulated {
 
     fn chance(&self) -> u8 {
         self.0.chance()
+    }
+
+    fn device(&self) -> crate::Result<DeviceId> {
+        Ok(DeviceId(u128::from_be_bytes(std::array::from_fn(|_| self.0.chance()))))
     }
 }
 

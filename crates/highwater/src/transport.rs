@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use highwater_ltx::DeviceId;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::runtime::{Builder, Runtime};
@@ -92,6 +93,11 @@ pub(crate) trait Transport: Send + Sync + std::fmt::Debug {
     /// Waits between two attempts.
     fn pause(&self, time: Duration) {
         std::thread::sleep(time);
+    }
+
+    /// A new identity for a copy.
+    fn device(&self) -> crate::Result<DeviceId> {
+        crate::device::random()
     }
 
     /// Some number, so that clients that failed together do not return together.

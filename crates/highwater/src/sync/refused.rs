@@ -84,7 +84,7 @@ impl Run<'_> {
         self.meta.pending.clear();
         self.meta.pending_device = None;
         self.pending_device = None;
-        self.meta.device = Some(crate::device::random()?);
+        self.meta.device = Some(self.api.transport.device()?);
         self.api.device = self.meta.device;
         self.healing = true;
         self.meta.base = None;
