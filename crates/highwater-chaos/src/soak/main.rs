@@ -69,18 +69,21 @@ const LOG: u64 = 64 << 20;
 /// How long every device has in the end.
 const HEALING: Duration = Duration::from_secs(60);
 
-/// How bad the network is, in turns. Bits are not flipped: without TLS nothing protects what stands in headers, and
-/// a flipped name is another database.
-fn weather(random: &mut Random) -> Faults {
+/// How bad the network is, in turns. `flips`: bits may be others when they arrive; libSQL's protocol has nothing against that.
+fn weather(random: &mut Random, flips: bool) -> Faults {
     let ms = Duration::from_millis;
     let mut faults = Faults { within: 8_000, ..Faults::default() };
-    match random.below(6) {
+    match random.below(8) {
         0 => {}
         1 => (faults.delay, faults.jitter) = (ms(20), ms(60)),
         2 => (faults.reset, faults.half_close) = (0.2, 0.1),
         3 => (faults.bandwidth, faults.reset) = (Some(200_000), 0.05),
         4 => (faults.blackhole, faults.jitter) = (0.1, ms(20)),
-        _ => (faults.reset, faults.delay) = (0.5, ms(5)),
+        5 => (faults.reset, faults.delay) = (0.5, ms(5)),
+        6 if flips => faults.corrupt = 0.5,
+        // Where a request or an answer says what it is.
+        7 if flips => (faults.corrupt, faults.within) = (0.5, 800),
+        _ => {}
     }
     faults
 }
@@ -127,7 +130,7 @@ fn soak(given: &Arguments, folder: &Path) -> Result<()> {
     let until = Instant::now() + Duration::from_secs_f64(given.minutes * 60.0);
     let (mut kills, mut restarts) = (0, 0);
     while Instant::now() < until && !threads.iter().any(std::thread::JoinHandle::is_finished) {
-        proxy.set(weather(&mut random));
+        proxy.set(weather(&mut random, given.libsql.is_none()));
         std::thread::sleep(Duration::from_millis(500 + random.below(3_000)));
         peaks.server(served.id());
         match random.below(4) {
