@@ -348,6 +348,62 @@ fn a_recovery_whose_answers_are_cut_anywhere_is_made_good_by_the_next() {
     line.prove(&patient);
 }
 
+/// A file most of which changed since its last sync, with one page that is as it once was: a server takes it for an
+/// older state, and its rows alone say what it descends from.
+fn moved_far(line: &Line, name: &str) -> (Database, Database) {
+    let builder = || Builder::new(line.world.path(&format!("{name}.db"))).remote(line.proxy.url(name));
+    let patient = builder().timeout(Duration::from_secs(10)).open().unwrap();
+    let there = Builder::new(line.world.path(&format!("{name}-there.db")));
+    let there = there.remote(line.world.url(name)).open().unwrap();
+    let connection = patient.connect().unwrap();
+    let insert = |connection: &Connection, count: u32| {
+        let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<?1) \
+                   INSERT INTO t(text, at) SELECT 'row ' || i, abs(random()) | 1048576 FROM n";
+        connection.execute(sql, [count]).unwrap();
+    };
+    connection
+        .execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, text, at); CREATE TABLE s(v); INSERT INTO s VALUES ('one'); VACUUM")
+        .unwrap();
+    insert(&connection, 3);
+    patient.sync_blocking().unwrap();
+    connection.execute("INSERT INTO s VALUES ('two')", []).unwrap();
+    insert(&connection, 20);
+    patient.sync_blocking().unwrap();
+    there.sync_blocking().unwrap();
+    insert(&there.connect().unwrap(), 1);
+    there.sync_blocking().unwrap();
+    connection
+        .execute_batch(
+            "DELETE FROM s WHERE v='two'; UPDATE t SET text='changed'; CREATE TABLE z(x); VACUUM; PRAGMA wal_checkpoint(TRUNCATE)",
+        )
+        .unwrap();
+    (builder().timeout(Duration::ZERO).open().unwrap(), patient)
+}
+
+#[test]
+fn a_sync_that_fails_anywhere_while_it_finds_its_base_anew_makes_its_file_no_stranger() {
+    let line = Line::new();
+    for request in 0.. {
+        let name = format!("far-{request}");
+        let (hasty, patient) = moved_far(&line, &name);
+        line.proxy.plan(std::iter::repeat_n(Fault::Pass, request).chain([Fault::CutRequest(0)]));
+        let failed = hasty.sync_blocking().is_err();
+        patient.sync_blocking().unwrap_or_else(|error| panic!("after request {request} failed: {error}"));
+        let found: (i64, i64, i64) = Connection::open(patient.path())
+            .unwrap()
+            .query_row("SELECT count(*), sum(text='changed'), (SELECT count(*) FROM s) FROM t", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .unwrap();
+        assert_eq!(found, (24, 23, 1), "after request {request} failed");
+        assert_same(patient.path(), &line.world.restored(&name));
+        if !failed {
+            assert!(request > 6, "{request}");
+            break;
+        }
+    }
+}
+
 #[test]
 fn a_sync_makes_good_by_itself_what_happens_once() {
     let line = Line::new();

@@ -219,6 +219,10 @@ impl Run<'_> {
         if !(self.replaced || self.earlier_state || self.healing)
             && let Some((base, sums)) = self.base_of_sums(all.page_size, TxId(0))?
         {
+            if self.at_home {
+                // A sync that found the base anew, and failed then, has left nothing else that says so.
+                self.remembered.get_or_insert(base);
+            }
             let delta = all.against(&sums);
             // Sums that were left behind prove nothing about a file that has nothing of them.
             if self.descends_from(&delta, base.position)? {
