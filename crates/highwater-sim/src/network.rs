@@ -92,8 +92,12 @@ impl Network {
                 lost
             }
             Some(Fault::RequestTwice) => {
-                self.later(server, asked.clone());
-                self.servers.deliver(server, &asked, None).await
+                let answer = self.servers.deliver(server, &asked, None).await;
+                // What found no connection is not under way.
+                if !matches!(&answer, Err(unanswered) if unanswered.connecting) {
+                    self.later(server, asked);
+                }
+                answer
             }
             Some(Fault::Slow) => {
                 self.wait(1000, 40_000).await;
