@@ -156,6 +156,15 @@ impl Disk {
         }
     }
 
+    /// Somebody looks at the disk from now on who knows the files by other numbers.
+    fn adopt(&mut self, tree: &Tree) {
+        for (path, entry) in self.names() {
+            let (Some(number), Some(Some(content))) = (entry, tree.get(&path)) else { continue };
+            self.by_inode.insert(content.inode, number);
+            self.files.get_mut(number).into_iter().for_each(|file| file.inode = content.inode);
+        }
+    }
+
     /// A rename from one folder to another is safe with either.
     fn sync_folder(&mut self, folder: &Path) {
         let (safe, since): (Vec<Names>, Vec<Names>) =
@@ -264,6 +273,22 @@ pub(crate) fn after_crash(
     Some(disk.after(mode, dice))
 }
 
+/// What may be on a disk when its process was killed after these operations, another one went on from `between`, and
+/// then the power is cut: nothing is safer for having been found by the second process.
+pub(crate) fn after_kill_and_crash(
+    before: &Tree,
+    first: &[Operation],
+    between: &Tree,
+    second: &[Operation],
+    (mode, dice): (Mode, &mut Dice),
+) -> Tree {
+    let mut disk = Disk::new(before);
+    first.iter().for_each(|operation| disk.apply(operation));
+    disk.adopt(between);
+    second.iter().for_each(|operation| disk.apply(operation));
+    disk.after(mode, dice)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,6 +342,23 @@ mod tests {
         assert_eq!(found(&operations, Mode::Kept), pair("b", "text"));
         operations.push(Operation::SyncFolder { path: path("") });
         assert_eq!(found(&operations, Mode::Dropped), pair("b", "text"));
+    }
+
+    #[test]
+    fn what_a_killed_process_did_not_wait_for_is_not_safe_because_the_next_one_found_it() {
+        let create = Operation::Create { inode: FILE, path: path("a") };
+        let first = [create, write("text")];
+        let other = Inode(8);
+        let between: Tree = [(path("a"), Some(Content { inode: other, bytes: "text".into() }))].into();
+        let folder = Operation::SyncFolder { path: path("") };
+        let after = |second: &[Operation]| {
+            let how = (Mode::Dropped, &mut Dice::new(1));
+            after_kill_and_crash(&Tree::new(), &first, &between, second, how)
+        };
+        assert_eq!(after(&[]), Tree::new());
+        let named = after(std::slice::from_ref(&folder));
+        assert_eq!(named.get(&path("a")), Some(&Some(Content { inode: other, bytes: Vec::new() })));
+        assert_eq!(after(&[Operation::Sync { inode: other }, folder]), between);
     }
 
     #[test]

@@ -39,6 +39,14 @@ pub fn act_sync(db: &Path, url: &str) -> Result<()> {
     world::sync(db, url).map(drop)
 }
 
+/// What a recorded process does: it writes rows, without waiting for the disk.
+///
+/// # Errors
+/// SQLite's.
+pub fn act_write(db: &Path, rows: &str) -> Result<()> {
+    world::write(db, &serde_json::from_str(rows)?, "NORMAL")
+}
+
 /// What a recorded process does: it serves a store until it is killed, and prints its address.
 ///
 /// # Errors

@@ -22,9 +22,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs all scenarios, or those whose names contain a word.
+    /// Runs all scenarios, or the one of that name, or those whose names contain the word.
     Run {
-        /// Only scenarios with this in their names.
+        /// Only the scenario of this name, or those with this in their names.
         word: Option<String>,
         /// What is random follows from it.
         #[arg(long, default_value_t = 1)]
@@ -32,6 +32,9 @@ enum Command {
         /// So many scenarios at a time.
         #[arg(long, default_value_t = 2)]
         jobs: usize,
+        /// Stop at the first failure.
+        #[arg(long)]
+        first: bool,
     },
     /// Runs one case again, as a failure names it, with a crash of its recovery.
     Replay {
@@ -51,12 +54,15 @@ enum Command {
 #[derive(Subcommand)]
 enum Act {
     Sync { db: PathBuf, url: String },
+    Write { db: PathBuf, rows: String },
     Serve { store: PathBuf, snapshot_after: u32 },
 }
 
 fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Run { word, seed, jobs } => Ok(run(word.as_deref().unwrap_or_default(), seed, jobs)),
+        Command::Run { word, seed, jobs, first } => {
+            Ok(run(word.as_deref().unwrap_or_default(), seed, jobs, first))
+        }
         Command::Replay { case } => {
             let report = matrix::replay(&case)?;
             Ok(tell(&report))
@@ -68,24 +74,31 @@ fn main() -> Result<ExitCode> {
         Command::Act(Act::Sync { db, url }) => {
             highwater_crash::act_sync(&db, &url).map(|()| ExitCode::SUCCESS)
         }
+        Command::Act(Act::Write { db, rows }) => {
+            highwater_crash::act_write(&db, &rows).map(|()| ExitCode::SUCCESS)
+        }
         Command::Act(Act::Serve { store, snapshot_after }) => {
             highwater_crash::act_serve(&store, snapshot_after).map(|()| ExitCode::SUCCESS)
         }
     }
 }
 
-fn run(word: &str, seed: u64, jobs: usize) -> ExitCode {
+fn run(word: &str, seed: u64, jobs: usize, first: bool) -> ExitCode {
+    let exact = SCENARIOS.iter().any(|scenario| scenario.name == word);
     let next = AtomicUsize::new(0);
     let total = Mutex::new((Report::default(), false));
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 while let Some(scenario) = SCENARIOS.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    if !scenario.name.contains(word) {
+                    if if exact { scenario.name != word } else { !scenario.name.contains(word) } {
                         continue;
                     }
                     let began = Instant::now();
-                    let result = matrix::run(scenario, seed);
+                    let result = matrix::run(scenario, seed, first);
+                    if first && !result.as_ref().is_ok_and(|report| report.failures.is_empty()) {
+                        next.store(SCENARIOS.len(), Ordering::SeqCst);
+                    }
                     let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
                     match result {
                         Ok(report) => {
@@ -116,7 +129,7 @@ fn run(word: &str, seed: u64, jobs: usize) -> ExitCode {
 
 fn tell(report: &Report) -> ExitCode {
     for (case, error) in &report.failures {
-        eprintln!("{case}: {error}\n    again: highwater-crash replay {case}");
+        eprintln!("{case} fails: {error}\n    again: highwater-crash replay {case}");
     }
     println!(
         "{} operations, {} states of a disk, {} crashed recoveries, {} failures",

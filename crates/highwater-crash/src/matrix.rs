@@ -7,7 +7,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use highwater_histories::Dice;
 
-use crate::disk::{Mode, Tree, after_crash};
+use crate::disk::{Mode, Tree, after_crash, after_kill_and_crash};
 use crate::record::{Recording, record};
 use crate::scenario::{Machine, SCENARIOS, Scenario, Step};
 use crate::world::{Moment, World};
@@ -86,15 +86,15 @@ impl Report {
 /// # Errors
 /// When the scenario itself does not work.
 pub fn replay(case: &Case) -> Result<Report> {
-    run_some(find(case.scenario)?, case.seed, Some(case))
+    run_some(find(case.scenario)?, case.seed, Some(case), false)
 }
 
-/// All crashes of a scenario.
+/// All crashes of a scenario, or those up to the first failure.
 ///
 /// # Errors
 /// When the scenario itself does not work.
-pub fn run(scenario: &'static Scenario, seed: u64) -> Result<Report> {
-    run_some(scenario, seed, None)
+pub fn run(scenario: &'static Scenario, seed: u64, first: bool) -> Result<Report> {
+    run_some(scenario, seed, None, first)
 }
 
 /// The operations of a scenario, a line each: what lies before it, and each file's number and name.
@@ -122,7 +122,7 @@ fn play(scenario: &Scenario) -> Result<(World, Recording)> {
     Ok((world, recording))
 }
 
-fn run_some(scenario: &'static Scenario, seed: u64, only: Option<&Case>) -> Result<Report> {
+fn run_some(scenario: &'static Scenario, seed: u64, only: Option<&Case>, first: bool) -> Result<Report> {
     let (mut world, recording) = play(scenario)?;
     let mut report = Report { operations: recording.trace.operations.len(), ..Report::default() };
     for count in 0..=recording.trace.operations.len() {
@@ -133,8 +133,13 @@ fn run_some(scenario: &'static Scenario, seed: u64, only: Option<&Case>) -> Resu
                     continue;
                 }
                 let Some(tree) = recording.after(&case) else { continue };
+                if first && !report.failures.is_empty() {
+                    return Ok(report);
+                }
                 report.states += 1;
-                let deep = only.is_some() || report.states.is_multiple_of(RECOVERY_EVERY);
+                // What a killed process leaves is the next one's to make safe: always looked at.
+                let deep =
+                    only.is_some() || mode == Mode::Kept || report.states.is_multiple_of(RECOVERY_EVERY);
                 if let Err(error) =
                     try_state(&mut world, &recording, others, tree, (scenario.after, deep.then_some(&case)))
                 {
@@ -194,6 +199,29 @@ fn try_state(
         world.go_to(&moment)?;
         world.prove().with_context(|| {
             format!("the recovery crashed after {count} of its operations ({})", mode.name())
+        })?;
+    }
+    if case.mode != Mode::Kept {
+        return Ok(());
+    }
+    // Killed, started again, and then the power is cut: when all is done, and somewhere on the way.
+    let operations = &again.trace.operations;
+    let first = recording.trace.operations.get(..case.count).unwrap_or_default();
+    let mut cuts = vec![(operations.len(), Mode::Dropped)];
+    if others.relaxed.is_none() {
+        cuts.push((dice.between(0, operations.len()), Mode::Part));
+    }
+    for (count, mode) in cuts {
+        let (Some(others), Some(second)) = (again.moments(count).last(), operations.get(..count)) else {
+            continue;
+        };
+        let how = (mode, &mut dice);
+        let tree = after_kill_and_crash(&recording.before, first, &again.before, second, how);
+        let mut moment = others.clone();
+        moment.trees.insert(machine, tree);
+        world.go_to(&moment)?;
+        world.prove().with_context(|| {
+            format!("killed, and a power cut after {count} operations of the next process ({})", mode.name())
         })?;
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! Lets a machine do its work under the recorder, and keeps what all others had at each moment of it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -12,7 +13,7 @@ use crate::disk::Tree;
 use crate::folder::Folder;
 use crate::scenario::{Machine, Step};
 use crate::trace::Trace;
-use crate::world::{Moment, World};
+use crate::world::{Moment, Rows, World};
 
 /// The library that `build.rs` built.
 const RECORDER: &str = env!("HIGHWATER_CRASH_RECORDER");
@@ -81,11 +82,9 @@ pub(crate) fn record(world: &mut World, machine: Machine, during: &[Step]) -> Re
     let stations = match machine {
         Machine::Server => record_server(world, during, &records)?,
         Machine::Device(device) => {
-            ensure!(
-                during.iter().all(|step| *step == Step::Sync(device)),
-                "only a device's own syncs are recorded"
-            );
-            record_device(world, device, during.len(), &before, &records)?
+            let own = |step: &Step| matches!(step, Step::Sync(of) | Step::Relaxed(of, _) if *of == device);
+            ensure!(during.iter().all(own), "only a device's own syncs are recorded, and what it writes");
+            record_device(world, device, during, &before, &records)?
         }
     };
     world.folder(machine)?.keep()?;
@@ -97,14 +96,29 @@ pub(crate) fn record(world: &mut World, machine: Machine, during: &[Step]) -> Re
 }
 
 fn record_device(
-    world: &World,
+    world: &mut World,
     device: usize,
-    syncs: usize,
+    during: &[Step],
     before: &Moment,
     records: &Path,
 ) -> Result<Vec<Station>> {
     let server = world.serve()?;
-    let first = Station { from: 0, to: u64::MAX, others: before.clone() };
+    let mut acts = Vec::new();
+    let mut relaxed = Rows::new();
+    for step in during {
+        let Step::Relaxed(_, count) = step else {
+            acts.push(vec!["sync".into(), world.db(device)?.into(), world.url().into()]);
+            continue;
+        };
+        let rows = world.new_rows(device, *count)?;
+        acts.push(vec!["write".into(), world.db(device)?.into(), serde_json::to_string(&rows)?.into()]);
+        relaxed.extend(rows);
+    }
+    // When the first answer has arrived the server has them, and they must not be lost any more.
+    let mut all = before.rows.clone();
+    all.extend(relaxed.clone());
+    let mut first = Station { from: 0, to: u64::MAX, others: before.clone() };
+    first.others.relaxed = (!relaxed.is_empty()).then_some((device, relaxed));
     let stations = Arc::new(Mutex::new(vec![first]));
     let (kept, file) = (Arc::clone(&stations), records.to_path_buf());
     let mut asked_at = 0;
@@ -121,16 +135,17 @@ fn record_device(
         if let Ok(tree) = Folder::at(&store).read() {
             last.to = length(&file);
             others.trees.insert(Machine::Server, tree);
+            (others.rows, others.relaxed) = (all.clone(), None);
             stations.push(Station { from: asked_at, to: u64::MAX, others });
         }
     })));
-    for _ in 0..syncs {
+    for act in acts {
         let mut child = command(world.folder(Machine::Device(device))?.path(), records)?;
-        let output = child.args(["act", "sync"]).arg(world.db(device)?).arg(world.url()).output();
-        let output = output.context("starting the recorded sync")?;
+        let output =
+            child.arg("act").args::<_, OsString>(act).output().context("starting what is recorded")?;
         ensure!(
             output.status.success(),
-            "the recorded sync failed, without any crash: {}",
+            "what is recorded failed, without any crash: {}",
             String::from_utf8_lossy(&output.stderr)
         );
     }

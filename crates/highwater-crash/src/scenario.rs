@@ -14,6 +14,12 @@ pub enum Machine {
 pub enum Step {
     /// The device's application adds so many rows, each in a transaction of its own.
     Write(usize, usize),
+    /// It adds so many rows, and does not wait for the disk (`synchronous=NORMAL`): until a sync has told the server, a
+    /// power cut may take them. Only under way, before a sync.
+    Relaxed(usize, usize),
+    /// It adds a row like every other of this kind, with an id that SQLite gives: another device may add the very same.
+    /// Only where its other rows have all been synced.
+    Ring(usize),
     /// It changes each of its own rows, in one transaction.
     Rewrite(usize),
     /// It writes the log back into the file and empties it.
@@ -22,6 +28,10 @@ pub enum Step {
     Blank(usize),
     /// The device's metadata disappears.
     LoseMetadata(usize),
+    /// Somebody copies its database, as it is in the file.
+    Backup(usize),
+    /// Somebody writes the copy over the file.
+    Restore(usize),
     /// The device syncs.
     Sync(usize),
 }
@@ -37,13 +47,13 @@ pub struct Scenario {
     pub snapshot_after: u32,
     /// What has happened and is safe.
     pub before: &'static [Step],
-    /// What is under way. For a device: one sync.
+    /// What is under way. For a device: its own syncs, and what it writes before them.
     pub during: &'static [Step],
     /// What the applications do between the crash and the next sync.
     pub after: &'static [Step],
 }
 
-use Step::{Blank, Checkpoint, LoseMetadata, Rewrite, Sync, Write};
+use Step::{Backup, Blank, Checkpoint, LoseMetadata, Relaxed, Restore, Rewrite, Ring, Sync, Write};
 
 const DEVICE: Scenario = Scenario {
     name: "",
@@ -115,6 +125,34 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "metadata-lost-and-behind",
         before: &[Write(0, 20), Sync(0), Sync(1), Write(0, 5), Sync(0), LoseMetadata(1)],
+        ..DEVICE
+    },
+    Scenario {
+        name: "relaxed-push",
+        before: &[Write(1, 20), Sync(1), Sync(0)],
+        during: &[Relaxed(1, 5), Sync(1)],
+        after: &[Write(1, 8), Rewrite(1)],
+        ..DEVICE
+    },
+    Scenario {
+        name: "equal-writes",
+        before: &[Write(0, 10), Sync(0), Sync(1), Ring(0), Ring(1), Sync(0)],
+        ..DEVICE
+    },
+    Scenario {
+        name: "backup-written-over",
+        before: &[
+            Write(0, 60),
+            Sync(0),
+            Sync(1),
+            Backup(1),
+            Write(0, 5),
+            Rewrite(0),
+            Sync(0),
+            Sync(1),
+            Restore(1),
+            Write(1, 30),
+        ],
         ..DEVICE
     },
     Scenario {

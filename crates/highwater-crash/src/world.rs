@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +24,9 @@ const DEVICES: usize = 2;
 /// A device that is not in sync after so many syncs never will be.
 const MOST_SYNCS: usize = 4;
 
+/// What is in every row that [`Step::Ring`] adds.
+const RING: &str = "ding";
+
 /// The rows that were committed.
 pub(crate) type Rows = BTreeMap<i64, String>;
 
@@ -29,6 +35,10 @@ pub(crate) type Rows = BTreeMap<i64, String>;
 pub(crate) struct Moment {
     pub(crate) trees: BTreeMap<Machine, Tree>,
     pub(crate) rows: Rows,
+    /// Those whose sync was acknowledged.
+    pub(crate) acknowledged: Rows,
+    /// Those that this device may have, or not: nobody waited for the disk.
+    pub(crate) relaxed: Option<(usize, Rows)>,
 }
 
 /// The machines of a case.
@@ -39,6 +49,8 @@ pub(crate) struct World {
     /// Counts what was written, so that no two texts are the same.
     written: u64,
     pub(crate) rows: Rows,
+    acknowledged: Rows,
+    backups: BTreeMap<usize, Vec<u8>>,
     snapshot_after: u32,
 }
 
@@ -68,7 +80,16 @@ impl World {
             folders.insert(Machine::Device(device), Folder::new(root.path(), &format!("device-{device}"))?);
         }
         let gate = Gate::open()?;
-        Ok(Self { root, folders, gate, written: 0, rows: Rows::new(), snapshot_after })
+        Ok(Self {
+            root,
+            folders,
+            gate,
+            written: 0,
+            rows: Rows::new(),
+            acknowledged: Rows::new(),
+            backups: BTreeMap::new(),
+            snapshot_after,
+        })
     }
 
     pub(crate) fn folder(&self, machine: Machine) -> Result<&Folder> {
@@ -109,7 +130,8 @@ impl World {
             folder.keep()?;
             trees.insert(*machine, folder.read()?);
         }
-        Ok(Moment { trees, rows: self.rows.clone() })
+        let (rows, acknowledged) = (self.rows.clone(), self.acknowledged.clone());
+        Ok(Moment { trees, rows, acknowledged, relaxed: None })
     }
 
     /// Makes everything as it was.
@@ -118,6 +140,13 @@ impl World {
             self.folder(*machine)?.become_state(tree)?;
         }
         self.rows.clone_from(&moment.rows);
+        self.acknowledged.clone_from(&moment.acknowledged);
+        if let Some((device, rows)) = &moment.relaxed {
+            // Those that outlived the power cut are like any others from here on.
+            let found = read(&self.db(*device)?)?;
+            let there = rows.iter().filter(|(id, text)| found.get(id) == Some(text));
+            self.rows.extend(there.map(|(id, text)| (*id, text.clone())));
+        }
         Ok(())
     }
 
@@ -136,36 +165,70 @@ impl World {
                 let info = self.db(device)?.with_file_name("app.db-info");
                 std::fs::remove_file(info).context("removing the metadata")
             }
-            Step::Sync(device) => sync(&self.db(device)?, &self.url()).map(drop),
+            Step::Ring(device) => self.ring(device),
+            Step::Backup(device) => {
+                self.step(Step::Checkpoint(device))?;
+                let bytes = std::fs::read(self.db(device)?).context("copying a database")?;
+                self.backups.insert(device, bytes);
+                Ok(())
+            }
+            Step::Restore(device) => self.restore(device),
+            Step::Relaxed(..) => bail!("what nobody waits for is only of interest while it is recorded"),
+            Step::Sync(device) => {
+                sync(&self.db(device)?, &self.url())?;
+                let own = self.rows.range(own_ids(device)?).filter(|(_, text)| *text != RING);
+                self.acknowledged.extend(own.map(|(id, text)| (*id, text.clone())));
+                Ok(())
+            }
         }
     }
 
     fn write(&mut self, device: usize, count: usize) -> Result<()> {
-        let connection = connect(&self.db(device)?)?;
-        connection
-            .execute_batch("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, text TEXT NOT NULL)")?;
+        let rows = self.new_rows(device, count)?;
+        write(&self.db(device)?, &rows, "FULL")?;
+        self.rows.extend(rows);
+        Ok(())
+    }
+
+    /// Rows that nobody has written yet.
+    pub(crate) fn new_rows(&mut self, device: usize, count: usize) -> Result<Rows> {
+        let mut rows = Rows::new();
         for _ in 0..count {
             self.written += 1;
-            // Each device has ids of its own, so that what must come out is known.
-            let id = i64::try_from(device)? * 1_000_000 + i64::try_from(self.written)?;
-            let text = format!("row {} {}", self.written, "padding ".repeat(40));
-            connection.execute("INSERT INTO t VALUES(?1, ?2)", (id, &text))?;
-            self.rows.insert(id, text);
+            let id = own_ids(device)?.start + i64::try_from(self.written)?;
+            rows.insert(id, format!("row {} {}", self.written, "padding ".repeat(40)));
         }
+        Ok(rows)
+    }
+
+    fn ring(&mut self, device: usize) -> Result<()> {
+        connect(&self.db(device)?)?.execute("INSERT INTO t(text) VALUES(?1)", [RING])?;
+        // Whichever is merged later gets the next id.
+        let last = self.rows.last_key_value().map_or(0, |(id, _)| *id);
+        self.rows.insert(last + 1, RING.to_owned());
         Ok(())
+    }
+
+    fn restore(&self, device: usize) -> Result<()> {
+        let (db, bytes) = (self.db(device)?, self.backups.get(&device).context("a backup")?);
+        for left in ["app.db-wal", "app.db-shm"] {
+            // There may be none.
+            let _ = std::fs::remove_file(db.with_file_name(left));
+        }
+        File::create(&db).and_then(|mut file| file.write_all(bytes)).context("restoring a database")
     }
 
     fn rewrite(&mut self, device: usize) -> Result<()> {
         self.written += 1;
         let connection = connect(&self.db(device)?)?;
-        let from = i64::try_from(device)? * 1_000_000;
         let word = format!("change {} ", self.written);
-        let range = from..from + 1_000_000;
+        let range = own_ids(device)?;
         connection.execute(
             "UPDATE t SET text = ?1 || id WHERE id >= ?2 AND id < ?3",
             (&word, range.start, range.end),
         )?;
-        self.rows.range_mut(range).for_each(|(id, text)| *text = format!("{word}{id}"));
+        // After a power cut some may be at the server only.
+        self.rows.extend(read(&self.db(device)?)?.into_iter().filter(|(_, text)| text.starts_with(&word)));
         Ok(())
     }
 
@@ -176,6 +239,12 @@ impl World {
     pub(crate) fn prove(&self) -> Result<()> {
         let server = self.serve()?;
         let url = self.url();
+        let copy = tempfile::tempdir_in(self.root.path()).context("a folder")?;
+        if !self.acknowledged.is_empty() {
+            let early = copy.path().join("early.db");
+            sync(&early, &url).context("a new device, before any other syncs")?;
+            self.has_what_was_acknowledged(&early)?;
+        }
         let mut moved = true;
         for _ in 0..MOST_SYNCS {
             moved = false;
@@ -188,7 +257,6 @@ impl World {
             }
         }
         ensure!(!moved, "the devices are not in sync after {MOST_SYNCS} rounds");
-        let copy = tempfile::tempdir_in(self.root.path()).context("a folder")?;
         let fresh = copy.path().join("app.db");
         sync(&fresh, &url).context("a new device")?;
         for device in 0..DEVICES {
@@ -198,6 +266,34 @@ impl World {
         server.stop()?;
         Ok(())
     }
+
+    /// The devices have everything still: only who asks the server alone finds out what it has lost.
+    fn has_what_was_acknowledged(&self, db: &Path) -> Result<()> {
+        let found = read(db)?;
+        for (id, text) in &self.acknowledged {
+            // It may have been changed since by a sync that was not answered.
+            let there = found.get(id).is_some_and(|there| there == text || Some(there) == self.rows.get(id));
+            ensure!(there, "the server lost {id}, which was acknowledged, and has {:.20?}", found.get(id));
+        }
+        Ok(())
+    }
+}
+
+/// Each device has ids of its own, so that what must come out is known.
+fn own_ids(device: usize) -> Result<Range<i64>> {
+    let from = i64::try_from(device)? * 1_000_000;
+    Ok(from..from + 1_000_000)
+}
+
+/// Writes rows, each in a transaction of its own.
+pub(crate) fn write(db: &Path, rows: &Rows, synchronous: &str) -> Result<()> {
+    let connection = connect(db)?;
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.execute_batch("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, text TEXT NOT NULL)")?;
+    for row in rows {
+        connection.execute("INSERT INTO t VALUES(?1, ?2)", row)?;
+    }
+    Ok(())
 }
 
 /// A connection as a careful application has it: what it commits is safe, and its log stays for the next.
@@ -209,7 +305,7 @@ fn connect(db: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-fn compare(db: &Path, expected: &Rows) -> Result<()> {
+fn read(db: &Path) -> Result<Rows> {
     let connection = connect(db)?;
     let check: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
     ensure!(check == "ok", "integrity_check says: {check}");
@@ -222,6 +318,11 @@ fn compare(db: &Path, expected: &Rows) -> Result<()> {
             found.insert(id, text);
         }
     }
+    Ok(found)
+}
+
+fn compare(db: &Path, expected: &Rows) -> Result<()> {
+    let found = read(db)?;
     if found == *expected {
         return Ok(());
     }

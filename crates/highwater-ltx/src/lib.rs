@@ -56,6 +56,7 @@ mod lz4;
 mod lz4_frame;
 mod name;
 mod order;
+mod planted;
 mod trailer;
 #[allow(clippy::cast_possible_truncation, reason = "each cast there is of a bounded value")]
 mod units;
@@ -69,5 +70,6 @@ pub use frame::decode_page_frame;
 pub use header::Header;
 pub use index::{IndexEntry, PageIndex, TailIndex};
 pub use name::{file_name, parse_file_name};
+pub use planted::planted;
 pub use trailer::Trailer;
 pub use units::*;

@@ -1,5 +1,6 @@
 //! What becomes of one row: the table of rules.
 
+use highwater_ltx::planted;
 use highwater_wire::{Conflict, ConflictKind, Kept, MergePolicy, Renumbered, RowJson, SqlValue};
 
 use crate::access::{Side, SideRow};
@@ -120,7 +121,7 @@ fn deleted(table: &Table<'_>, pair: Pair) -> Decision {
         .filter(readable)
         .filter(|at| head_changed(table, base, head, *at))
         .collect();
-    if changed.is_empty() {
+    if changed.is_empty() || planted("deletion-wins") {
         return change(pair, Want::Delete, Vec::new());
     }
     let message =
@@ -171,7 +172,7 @@ fn both(table: &Table<'_>, policy: MergePolicy, pair: Pair) -> Decision {
         }
     }
     let mut records: Vec<Conflict> = no_column(table, &pair, &lost).into_iter().collect();
-    if !disputed.is_empty() {
+    if !disputed.is_empty() && !planted("conflict-not-recorded") {
         let kept = if policy == MergePolicy::FirstPushWins { Kept::Head } else { Kept::Local };
         let columns = names(table, &disputed);
         let which = columns.join(", ");

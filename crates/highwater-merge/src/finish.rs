@@ -1,5 +1,6 @@
 //! What a database knows beside its rows: sequences, versions, and the cookie of the schema.
 
+use highwater_ltx::planted;
 use highwater_wire::{Conflict, ConflictKind, Kept, MergePolicy, SqlValue};
 use rusqlite::Connection;
 
@@ -11,7 +12,7 @@ use crate::tables::Table;
 
 /// `sqlite_sequence` takes the larger value where local counted on.
 pub(crate) fn sequences(cx: &Context<'_>, tables: &[Table<'_>]) -> Result<()> {
-    if !has_sequence(cx.head)? || !has_sequence(cx.local)? {
+    if planted("sequence-stays") || !has_sequence(cx.head)? || !has_sequence(cx.local)? {
         return Ok(());
     }
     let failed = failed("merge the last ids of tables");
@@ -56,7 +57,7 @@ pub(crate) fn versions(cx: &Context<'_>) -> Result<Vec<Conflict>> {
     let mut conflicts = Vec::new();
     for name in ["user_version", "application_id"] {
         let (base, local, head) = (pragma(cx.base, name)?, pragma(cx.local, name)?, pragma(cx.head, name)?);
-        if local == base || local == head {
+        if local == base || local == head || planted("user-version-stays") {
             continue;
         }
         let mut wins = true;
@@ -103,7 +104,7 @@ pub(crate) fn cookie(cx: &Context<'_>, head_schema: &[Vec<SqlValue>], head_cooki
     let largest = head_cookie.max(local);
     let differs = merged != head_schema || merged != schema(cx.local)?;
     let wanted = if differs { now.max(largest + 1) } else { now.max(largest) };
-    if wanted != now {
+    if wanted != now && !planted("schema-version-stays") {
         let sql = format!("PRAGMA schema_version = {wanted}");
         cx.head.execute_batch(&sql).map_err(failed("write the version of the schema"))?;
     }

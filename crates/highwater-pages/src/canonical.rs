@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use highwater_ltx::PageNo;
+use highwater_ltx::{PageNo, planted};
 
 /// Where page 1 says how the file is journaled (write and read version).
 pub const JOURNAL_MODE_BYTES: std::ops::Range<usize> = 18..20;
@@ -21,7 +21,7 @@ pub const WAL_MODE: u8 = 2;
 
 /// Brings page 1 into its canonical form in place. Shorter slices are left alone.
 pub fn canonicalise_first_page(data: &mut [u8]) {
-    for range in VOLATILE {
+    for range in VOLATILE.into_iter().filter(|_| !planted("first-page-as-it-is")) {
         if let Some(field) = data.get_mut(range) {
             field.fill(0);
         }

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use highwater_ltx::planted;
+
 use crate::error::{Error, Result};
 use crate::kill_point;
 
@@ -80,7 +82,7 @@ fn replace(
     let mut writer = BufWriter::with_capacity(1 << 16, file);
     write(&mut writer).and_then(|()| writer.flush()).doing("writing", path)?;
     kill_point("durable-temp-written");
-    if wait != Wait::No {
+    if wait != Wait::No && !planted("metadata-not-flushed") {
         writer.get_ref().sync_all().doing("flushing to disk", path)?;
         kill_point("durable-temp-synced");
     }
@@ -95,7 +97,9 @@ fn replace(
 /// The content is flushed first: when the name exists it names the whole file, even after a power
 /// cut.
 pub fn publish_new(temp: &Path, path: &Path) -> Result<Published> {
-    sync_path(temp)?;
+    if !planted("copy-not-flushed") {
+        sync_path(temp)?;
+    }
     kill_point("durable-temp-synced");
     let taken = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
     match std::fs::hard_link(temp, path) {
@@ -131,6 +135,9 @@ pub fn sync_path(path: &Path) -> Result<()> {
 
 /// Waits until the names in a folder are on disk.
 pub fn sync_dir(path: &Path) -> Result<()> {
+    if planted("folder-not-flushed") {
+        return Ok(());
+    }
     let folder = File::open(path).doing("opening the folder", path)?;
     folder.sync_all().doing("flushing to disk the folder", path)
 }

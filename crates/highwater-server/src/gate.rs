@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use highwater_auth::{Audience, Claims, KeySet, Refused, Revoked, Timestamp, Watched};
+use highwater_ltx::planted;
 
 use crate::{Clock, Error, Result};
 
@@ -75,7 +76,13 @@ impl Gate {
     pub(crate) fn claims(&self, token: &str) -> std::result::Result<Claims, Refused> {
         let Some(keys) = &self.keys else { return Err(Refused::Signature) };
         let audience = self.config.audience.as_deref().map_or(Audience::None, Audience::Named);
-        let claims = keys.get().verify(token, Timestamp(self.clock.since_1970().as_secs()), audience)?;
+        let now = Timestamp(self.clock.since_1970().as_secs());
+        let claims = match keys.get().verify(token, now, audience) {
+            Err(Refused::Expired) if planted("ended-token-accepted") => {
+                highwater_auth::unverified(token)?.claims
+            }
+            claims => claims?,
+        };
         if self.revoked.as_ref().is_some_and(|revoked| revoked.get().names(&claims)) {
             return Err(Refused::Revoked);
         }

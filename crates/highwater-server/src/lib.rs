@@ -42,6 +42,7 @@ mod push;
 mod ready;
 mod registry;
 mod server;
+mod settle;
 mod share;
 mod staging;
 mod store;

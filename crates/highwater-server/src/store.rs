@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
-use highwater_ltx::{Header, Trailer};
+use highwater_ltx::{Header, Trailer, planted};
 use highwater_wire::DbName;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -20,6 +20,7 @@ use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 use crate::metrics::{StoreMetrics, StoreOp};
+use crate::settle::{self, Settled};
 use crate::{Error, Result, StoreUrl, paths};
 
 /// Files that were being written and are older than this belong to nobody.
@@ -36,6 +37,7 @@ pub struct Store {
     /// Whether a successful answer can be lost on its way: then our own object may come back as
     /// somebody else's.
     remote: bool,
+    pub(crate) settled: Settled,
     metrics: StoreMetrics,
 }
 
@@ -62,11 +64,12 @@ impl Store {
                     source,
                 };
                 std::fs::create_dir_all(folder).map_err(|error| failed(Box::new(error)))?;
+                settle::folders_above(folder);
                 let local = LocalFileSystem::new_with_prefix(folder).map_err(|e| failed(Box::new(e)))?;
-                Arc::new(local.with_fsync(true))
+                Arc::new(local.with_fsync(!planted("store-not-flushed")))
             }
         };
-        Ok(Self { objects, url: url.clone(), remote: false, metrics: StoreMetrics::default() })
+        Ok(Self { remote: false, url: url.clone(), ..Self::on(objects) })
     }
 
     /// A store of any kind, with objects that others may have made, too. It must create conditionally
@@ -74,7 +77,8 @@ impl Store {
     /// after all is found out by reading.
     #[must_use]
     pub fn on(objects: Arc<dyn ObjectStore>) -> Self {
-        Self { objects, url: StoreUrl::Memory, remote: true, metrics: StoreMetrics::default() }
+        let (settled, metrics) = (Settled::default(), StoreMetrics::default());
+        Self { objects, url: StoreUrl::Memory, remote: true, settled, metrics }
     }
 
     /// What it was opened as. (Those of [`Store::on`] count as `memory:`.)
@@ -169,7 +173,7 @@ impl Store {
     }
 
     /// Where an object stands in a local folder.
-    fn local(&self, object: &Path) -> Option<std::path::PathBuf> {
+    pub(crate) fn local(&self, object: &Path) -> Option<std::path::PathBuf> {
         let StoreUrl::Local(folder) = &self.url else { return None };
         Some(object.parts().fold(folder.clone(), |path, part| path.join(part.as_ref())))
     }
@@ -207,7 +211,7 @@ impl Store {
     pub(crate) async fn create(&self, object: &Path, bytes: Bytes) -> Result<Created> {
         let put = self.objects.put_opts(object, PutPayload::from(bytes.clone()), PutMode::Create.into());
         let attempt = self.measured(StoreOp::Create, put).await;
-        let Err(error) = attempt else { return Ok(Created::Ours) };
+        let Err(error) = attempt else { return self.settle_folders(object).await.map(|()| Created::Ours) };
         self.resolve(object, error, async |store, size| {
             Ok(size == bytes.len() as u64 && store.read_one(object, 0..size).await? == bytes)
         })
@@ -220,7 +224,7 @@ impl Store {
         let copy = self.objects.copy_if_not_exists(upload, object);
         let attempt = self.measured(StoreOp::Publish, copy).await;
         let outcome = match attempt {
-            Ok(()) => Ok(Created::Ours),
+            Ok(()) => self.settle_folders(object).await.map(|()| Created::Ours),
             Err(error) => {
                 self.resolve(object, error, async |store, size| {
                     // The file's checksum covers all of its contents.
@@ -234,24 +238,6 @@ impl Store {
         outcome
     }
 
-    /// Makes sure that an object which was found in a local folder is on disk: the process that made
-    /// it may have been killed between naming it and waiting for the disk, and whoever is told of it
-    /// from now on relies on it.
-    pub(crate) async fn settle(&self, object: &Path) -> Result<()> {
-        let Some(path) = self.local(object) else { return Ok(()) };
-        let settle = tokio::task::spawn_blocking(move || {
-            highwater_pages::durable::sync_path(&path)?;
-            path.parent().map_or(Ok(()), highwater_pages::durable::sync_dir)
-        });
-        let settle = async {
-            match settle.await {
-                Ok(settled) => settled.map_err(|error| Error::Run(std::io::Error::other(error))),
-                Err(error) => Err(Error::Run(std::io::Error::other(error))),
-            }
-        };
-        self.metrics.measure(StoreOp::Settle, settle, |_| true).await
-    }
-
     /// Finds out how an attempt ended that returned an error.
     async fn resolve(
         &self,
@@ -260,13 +246,17 @@ impl Store {
         is_ours: impl AsyncFnOnce(&Self, u64) -> Result<bool>,
     ) -> Result<Created> {
         let exists = matches!(error, object_store::Error::AlreadyExists { .. });
+        if exists && planted("exists-means-ours") {
+            return Ok(Created::Ours);
+        }
         let size = match self.size(object).await {
             Ok(Some(size)) => size,
             Ok(None) | Err(_) => return Err(Error::store("writing", object, error)),
         };
+        // What stands there may be of a server that was killed before it was on disk.
         match is_ours(self, size).await {
-            Ok(false) => Ok(Created::Lost),
-            Ok(true) if exists || self.remote => Ok(Created::Ours),
+            Ok(false) => self.settle(object).await.map(|()| Created::Lost),
+            Ok(true) if exists || self.remote => self.settle(object).await.map(|()| Created::Ours),
             // On a local disk an error means that the last fsync failed: the object is there but
             // may not be durable, so it must not be acknowledged.
             Ok(true) | Err(_) => Err(Error::store("writing", object, error)),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use highwater::{Builder, Database, DeviceId, Error, StateHash, SyncOutcome};
+use highwater_pages::{Replica, Suspects};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::bridge::{Bridge, Call, Calls, bridge};
@@ -115,7 +116,7 @@ impl Device {
         let began = self.world.now_ms();
         let (database, bridge) = (self.database.clone(), Arc::clone(&self.bridge));
         std::thread::spawn(move || bridge.done(database.sync_blocking()));
-        let result = self.lock_step().await?;
+        let (result, writes) = self.lock_step().await?;
         let took = self.world.now_ms() - began;
         let said = match &result {
             Ok(outcome) => format!("{:?}, {:?}", outcome.action, outcome.txid.map(|txid| txid.0)),
@@ -129,6 +130,9 @@ impl Device {
             Ok(outcome) => {
                 self.world.note(&Event::Acked { device: self.number })?;
                 self.look()?;
+                if writes == 0 {
+                    self.is_where_it_says(&outcome)?;
+                }
                 Ok(Some(outcome))
             }
             Err(error) => {
@@ -139,11 +143,25 @@ impl Device {
         }
     }
 
-    async fn lock_step(&mut self) -> Result<highwater::Result<SyncOutcome>> {
+    /// After a sync during which nobody wrote, the copy is the very state that the sync names.
+    fn is_where_it_says(&self, outcome: &SyncOutcome) -> Result<()> {
+        let Some(said) = state_of(outcome) else { return Ok(()) };
+        let mut replica = Replica::open(&self.path, Duration::from_secs(10))?;
+        let state = replica.snapshot(None)?.diff(None, &Suspects::ALL, &mut |_, _| ())?.state;
+        anyhow::ensure!(
+            state == said,
+            "device {}: it says that it is at {said}, and is {state}",
+            self.number
+        );
+        Ok(())
+    }
+
+    /// Also returns how often the application wrote meanwhile.
+    async fn lock_step(&mut self) -> Result<(highwater::Result<SyncOutcome>, u32)> {
         let mut writes = 0;
         loop {
             match self.calls.next()? {
-                Call::Done(result) => return Ok(*result),
+                Call::Done(result) => return Ok((*result, writes)),
                 Call::Pause(time, over) => {
                     self.world.sleep(u64::try_from(time.as_millis())?).await;
                     let _ = over.send(());

@@ -6,6 +6,7 @@
 //! | [`Layer::Network`] | `network.rs`, for each request |
 //! | [`Layer::Store`] | `store.rs`, for each operation on the store |
 //! | [`Layer::World`] | `nemesis.rs`, now and then |
+//! | [`Layer::Memory`] | `network.rs`, for each request |
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,6 +20,8 @@ pub enum Layer {
     Store,
     /// Now and then, for a while.
     World,
+    /// For each request, before it leaves and before its answer does.
+    Memory,
 }
 
 /// One kind of fault.
@@ -70,6 +73,10 @@ pub enum Fault {
     Outage,
     /// The servers' clock jumps, forward or backward. Tokens end with it.
     ClockJump,
+    /// A page of a request is damaged before the checksums are made: its client's memory is bad.
+    RequestForged,
+    /// The same of an answer: a server's memory.
+    AnswerForged,
 }
 
 /// A line of the table.
@@ -111,6 +118,8 @@ impl Fault {
         kind(Self::Restart, "restart", Layer::World, 100),
         kind(Self::Outage, "outage", Layer::World, 150),
         kind(Self::ClockJump, "clock-jump", Layer::World, 150),
+        kind(Self::RequestForged, "request-forged", Layer::Memory, 25),
+        kind(Self::AnswerForged, "answer-forged", Layer::Memory, 25),
     ];
 
     /// Its line.

@@ -35,6 +35,7 @@ pub mod bridge;
 pub mod device;
 mod dice;
 pub mod faults;
+mod forge;
 mod head;
 pub mod history;
 pub mod nemesis;

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::dice::Dice;
 use crate::faults::{Fault, Layer};
+use crate::forge::forge;
 use crate::head;
 use crate::servers::{Answer, Servers, unanswered};
 use crate::world::World;
@@ -29,6 +30,7 @@ pub struct Network {
     /// How many requests were damaged since then.
     pub damaged: u32,
     dice: Dice,
+    memory: Dice,
 }
 
 impl Network {
@@ -36,6 +38,7 @@ impl Network {
     #[must_use]
     pub fn new(world: &Arc<World>, servers: &Arc<Servers>, device: u64) -> Self {
         let dice = Dice::of(world.plan.seed, &format!("network of device {device}"));
+        let memory = Dice::of(world.plan.seed, &format!("memory on both sides of device {device}"));
         let (world, servers) = (Arc::clone(world), Arc::clone(servers));
         Self {
             world,
@@ -46,11 +49,16 @@ impl Network {
             no_http: false,
             damaged: 0,
             dice,
+            memory,
         }
     }
 
     /// Where a request goes on its way; `on_its_way` is called before and after the server had it.
-    pub async fn carry(&mut self, asked: Asked, mut on_its_way: impl FnMut(&str)) -> Answer {
+    pub async fn carry(&mut self, mut asked: Asked, mut on_its_way: impl FnMut(&str)) -> Answer {
+        let bad_memory = self.world.draw(Layer::Memory, &mut self.memory);
+        if bad_memory == Some(Fault::RequestForged) {
+            self.spoil(&mut asked.headers, &mut asked.body, "the request");
+        }
         let path = asked.url.split_once("sim/").map_or("", |(_, path)| path).to_owned();
         let fault = self.world.draw(Layer::Network, &mut self.dice);
         let said = fault.map(|fault| format!(" ({fault})")).unwrap_or_default();
@@ -64,7 +72,10 @@ impl Network {
         }
         on_its_way("while the request was on its way");
         let server = self.dice.index(self.servers.count());
-        let answer = self.with_fault(fault, server, asked).await;
+        let mut answer = self.with_fault(fault, server, asked).await;
+        if let (Ok(answered), Some(Fault::AnswerForged)) = (&mut answer, bad_memory) {
+            self.spoil(&mut answered.headers, &mut answered.body, "the answer");
+        }
         self.wait(5, 300).await;
         on_its_way("while the answer was on its way");
         match &answer {
@@ -181,6 +192,16 @@ impl Network {
             *byte ^= 1 << bit;
         }
         bytes.into()
+    }
+
+    /// Damages a page, if there are any, so that no checksum tells.
+    fn spoil(&mut self, headers: &mut HeaderMap, body: &mut Bytes, whose: &str) {
+        if let Some(forged) = forge(headers, body, &mut self.memory) {
+            self.say(&format!("{whose} has a damaged page"));
+            *body = forged;
+            self.forged = true;
+            self.damaged += 1;
+        }
     }
 
     /// As proxies answer.

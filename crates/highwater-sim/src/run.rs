@@ -51,6 +51,7 @@ pub fn run(plan: Plan) -> Result<Ran> {
     let (world, result) = runtime.block_on(async {
         let world = Arc::new(World::new(plan));
         let result = all(&world, folder.path()).await;
+        let result = result.and_then(|()| world.first_wrong().map_or(Ok(()), |wrong| bail!(wrong)));
         (world, result)
     });
     // Who waits for ever for a dead server is not waited for.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use axum::body::Body;
@@ -23,6 +23,9 @@ use crate::world::{World, lock};
 
 /// How long a client waits for a server that says nothing.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// For so long after its end a token may still be taken, for clocks differ.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// A server that lives.
 #[derive(Debug, Clone)]
@@ -158,6 +161,7 @@ impl Servers {
         let Some(live) = live else {
             return Err(unanswered("connection refused", true));
         };
+        let ended = ended(asked, self.world.clock());
         let request = request(asked, cut).map_err(|error| unanswered(&error.to_string(), false))?;
         let router = live.router.clone();
         let mut death = live.death.subscribe();
@@ -172,10 +176,21 @@ impl Servers {
                 _ = death.wait_for(|dead| *dead) => Err(unanswered("connection reset", false)),
             }
         };
-        tokio::time::timeout(PATIENCE, waiting)
-            .await
-            .unwrap_or_else(|_| Err(unanswered("nothing moved for 2 minutes", false)))
+        let answer = tokio::time::timeout(PATIENCE, waiting).await;
+        let answer = answer.unwrap_or_else(|_| Err(unanswered("nothing moved for 2 minutes", false)));
+        if ended && answer.as_ref().is_ok_and(|answered| answered.status.is_success()) {
+            self.world.wrong(format!("server {index} does what a token asks for that has ended"));
+        }
+        answer
     }
+}
+
+/// Whether a request carries a token that ended a while ago.
+fn ended(asked: &Asked, now: SystemTime) -> bool {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(GRACE);
+    let token = asked.headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = token.and_then(|value| highwater_auth::unverified(value.strip_prefix("Bearer ")?).ok());
+    token.and_then(|token| token.claims.expires).is_some_and(|ends| ends < Timestamp(now.as_secs()))
 }
 
 /// What is told by real time must not decide anything.

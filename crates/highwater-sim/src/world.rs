@@ -42,6 +42,8 @@ pub struct World {
     clock_ms: AtomicI64,
     /// Requests that arrive some time.
     pub late: AtomicU64,
+    /// What servers did that they must not.
+    wrong: Mutex<Vec<String>>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -66,6 +68,7 @@ impl World {
             outage: AtomicBool::new(false),
             clock_ms: AtomicI64::new(0),
             late: AtomicU64::new(0),
+            wrong: Mutex::default(),
         }
     }
 
@@ -164,6 +167,16 @@ impl World {
         let mut history = lock(&self.history);
         history.1 += 1;
         history.0.add(event).map_err(|violation| anyhow::anyhow!("{violation}"))
+    }
+
+    /// Notes that a server did what it must not.
+    pub fn wrong(&self, what: String) {
+        lock(&self.wrong).push(what);
+    }
+
+    /// The first thing that a server did and must not.
+    pub fn first_wrong(&self) -> Option<String> {
+        lock(&self.wrong).first().cloned()
     }
 
     /// How many events the history has.

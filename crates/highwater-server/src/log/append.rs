@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use highwater_ltx::{
     DeviceId, Encoder, FrameNo, Generation, Header, PageCount, PageEncoding, PageNo, PageSize, Position,
-    StateHash, TxId,
+    StateHash, TxId, planted,
 };
 use highwater_pages::{StateSum, kill_point};
 
@@ -129,7 +129,15 @@ impl Database {
                 let (file, index) = encoded;
                 let size = file.len() as u64;
                 kill_point("server-push-before-put");
-                (self.context.store.create(&object, Bytes::from(file)).await?, index, size)
+                let file = Bytes::from(file);
+                let created = if planted("acknowledged-before-stored") {
+                    let (store, object) = (self.context.store.clone(), object.clone());
+                    self.context.tasks.spawn(async move { store.create(&object, file).await });
+                    Created::Ours
+                } else {
+                    self.context.store.create(&object, file).await?
+                };
+                (created, index, size)
             }
             DeltaImages::Dropped => return Err(Refusal::Busy),
         };
@@ -158,7 +166,7 @@ impl Database {
     /// Whether the head and the delta give the state that the delta claims.
     pub(super) async fn check_state(&self, delta: &Delta) -> Result<(), Refusal> {
         let found = self.state_after(delta).await?;
-        if found == delta.state {
+        if found == delta.state || planted("push-not-verified") {
             kill_point("server-push-verified");
             Ok(())
         } else {
@@ -204,7 +212,7 @@ impl Planned {
     pub(super) fn position(self, delta: &Delta) -> Position {
         Position {
             generation: self.generation,
-            frame: FrameNo(self.first_frame.0 + delta.frames - 1),
+            frame: FrameNo(self.first_frame.0 + delta.frames - u64::from(!planted("frame-off-by-one"))),
             state: delta.state,
         }
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use highwater_ltx::Header;
+use highwater_ltx::{Header, TxId, planted};
 use highwater_pages::kill_point;
 
 use super::entries::Entry;
@@ -55,6 +55,10 @@ impl Database {
     async fn write_snapshot(&self) -> Result<Option<(Entry, u64)>> {
         let Some((entry, images)) = self.images_since(None).await? else { return Ok(None) };
         let header = snapshot_header(&entry, &images);
+        let images = match planted("snapshot-of-the-push-before") {
+            true => self.images_at(TxId(entry.txid.0 - 1)).await?.map_or(images, |(_, older)| older),
+            false => images,
+        };
         let upload = paths::upload(&self.name, staging::unique());
         let written = staging::write_images(&self.context, header, images, &upload).await?;
         kill_point("server-snapshot-before-publish");

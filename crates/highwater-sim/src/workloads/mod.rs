@@ -8,9 +8,11 @@
 
 mod bank;
 mod lists;
+mod numbers;
 mod registers;
 mod schema;
 mod sizes;
+mod tides;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -22,8 +24,18 @@ use crate::dice::Dice;
 use crate::history::{Seen, Tx};
 
 /// All of them.
-pub const ALL: &[&dyn Workload] =
-    &[&bank::Bank, &lists::Lists, &schema::Schema, &sizes::Sizes, &registers::Registers];
+pub const ALL: &[&dyn Workload] = &[
+    &bank::Bank,
+    &lists::Lists,
+    &schema::Schema,
+    &sizes::Sizes,
+    &registers::Registers,
+    &numbers::Numbers,
+    &tides::Tides,
+];
+
+/// Those that not every seed can have: see [`crate::plan`].
+pub(crate) const LATE: &[&str] = &["numbers", "tides"];
 
 /// The table of all transactions.
 const SCHEMA: &str = "CREATE TABLE tx(id INTEGER PRIMARY KEY, device INT, number INT, rows INT)";

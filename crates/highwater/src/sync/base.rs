@@ -75,7 +75,9 @@ impl Run<'_> {
         if let Suspects::All(reason) = &suspects {
             tracing::debug!(%reason, "every page is looked at");
         }
-        let Some(sums) = self.load_sums(base)? else {
+        // What is being looked at anew is not taken from the cache.
+        let cached = if self.healing { None } else { self.load_sums(base)? };
+        let Some(sums) = cached else {
             return self.ground_without_sums(snapshot, base, continuous);
         };
         let delta = self.diff(snapshot, Some(&sums), &suspects)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread::{Scope, ScopedJoinHandle};
 
-use highwater_ltx::StateHash;
+use highwater_ltx::{StateHash, planted};
 use highwater_pages::{Image, Mark, Replica, Snapshot, durable, kill_point};
 use highwater_wire::Outcome;
 use tokio::sync::mpsc;
@@ -86,6 +86,10 @@ impl Run<'_> {
             Err(Refused::Told(status, body)) => self.refused(&captured.ground, status, *body),
             Err(Refused::Failed(error)) => {
                 self.forget_undelivered(&captured.ground, &error)?;
+                if planted("lost-answer-makes-another-device") {
+                    (self.meta.device, self.meta.pending) = (Some(crate::device::random()?), Vec::new());
+                    self.meta.save(&self.files.info)?;
+                }
                 Err(error)
             }
         }
@@ -159,7 +163,9 @@ impl Run<'_> {
                 Claim { base: position, confirm: false, doubt: false, pending: &pending, sender, policy };
             return self.api.sync(claim, false, &mut || PreparedBody { body: Body::Empty, produce: None });
         }
-        self.meta.add_pending(delta.state);
+        if !planted("pending-not-noted") {
+            self.meta.add_pending(delta.state);
+        }
         let plan = Plan::of(delta, &snapshot)?;
         let device = self.api.device.unwrap_or(highwater_ltx::DeviceId(0));
         let header = encode::header(delta, device, base.map(|base| base.txid));
@@ -317,6 +323,9 @@ impl Run<'_> {
 }
 
 fn sync_log(files: &Files) -> Result<()> {
+    if planted("log-not-flushed") {
+        return Ok(());
+    }
     match durable::sync_path(&files.wal) {
         Err(highwater_pages::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             Ok(())

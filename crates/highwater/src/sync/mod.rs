@@ -95,8 +95,8 @@ pub(crate) struct Run<'a> {
     pub(crate) sums_checked: bool,
     /// The newest base that was taken from the page sums because the one that was found seemed too old.
     pub(crate) taken_from_sums: TxId,
-    /// What the server took for damaged was sent once more.
-    pub(crate) sent_again: bool,
+    /// A request or an answer turned out to be damaged, and was asked for once more.
+    pub(crate) damaged_once: bool,
     /// How many rounds there were before this one.
     pub(crate) round: u32,
     /// The application's writes are held back.
@@ -201,7 +201,7 @@ pub(crate) fn run(
         sent_before: false,
         sums_checked: false,
         taken_from_sums: TxId(0),
-        sent_again: false,
+        damaged_once: false,
         round: 0,
         hold: None,
         quickest: Duration::MAX,

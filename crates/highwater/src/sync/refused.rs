@@ -1,6 +1,6 @@
 //! When the server does not take a push: finding out why, and whether it can be mended.
 
-use highwater_ltx::{PageCount, PageNo, PageSize, Position, TxId};
+use highwater_ltx::{PageCount, PageNo, PageSize, Position, TxId, planted};
 use highwater_pages::{LoadedSums, PageSums, wal};
 use highwater_wire::{ErrorBody, ErrorCode, LocateRequest, SumsOf};
 
@@ -24,6 +24,18 @@ impl Run<'_> {
         Ok(Round::Again)
     }
 
+    /// The caches of the base may be to blame, not what the base is: once, its page sums are asked for, and every page is
+    /// looked at. (What content says of the base can be wrong, and a base that is too new deletes what others wrote.)
+    pub(super) fn look_anew_or(&mut self, error: impl FnOnce(&Self) -> Error) -> Result<Round> {
+        if self.healing || self.meta.base.is_none() {
+            return self.heal_or(error);
+        }
+        tracing::debug!("client and server disagree; the base's page sums are asked for anew");
+        self.healing = true;
+        self.meta.mark = None;
+        Ok(Round::Again)
+    }
+
     /// The server did not take it.
     pub(super) fn refused(
         &mut self,
@@ -31,7 +43,8 @@ impl Run<'_> {
         status: http::StatusCode,
         body: ErrorBody,
     ) -> Result<Round> {
-        if status.is_client_error() && !self.api.repeated.get() {
+        let repeated = self.api.repeated.get() && !planted("a-no-is-for-every-attempt");
+        if status.is_client_error() && !repeated {
             // A definite no: this state is not stored, and no answer to this request is outstanding. (An attempt
             // before this one, whose answer was lost, may have been told yes.)
             self.awaits_nothing(ground.delta.state);
@@ -53,7 +66,10 @@ impl Run<'_> {
             }
             ErrorCode::UnknownBase if ground.base.is_some() && !self.healing => self.forked(ground),
             // It may have been damaged on its way: that says nothing of what is noted here.
-            ErrorCode::CorruptBody if !std::mem::replace(&mut self.sent_again, true) => Ok(Round::Again),
+            ErrorCode::CorruptBody if !std::mem::replace(&mut self.damaged_once, true) => Ok(Round::Again),
+            ErrorCode::CorruptBody if !planted("damaged-request-forgets-the-base") => {
+                self.look_anew_or(|run| run.api.explain(Refused::Told(status, Box::new(body))))
+            }
             ErrorCode::UnknownBase | ErrorCode::CorruptBody | ErrorCode::EarlierState => {
                 self.heal_or(|run| run.api.explain(Refused::Told(status, Box::new(body))))
             }
