@@ -139,3 +139,22 @@ fn a_question_about_a_file_and_its_answer_with_a_flipped_bit_anywhere_are_sent_a
         assert_eq!(pair.pushes(), 1, "place {place}");
     });
 }
+
+#[test]
+fn sides_of_a_version_without_checksums_are_asked_once_more_and_then_believed() {
+    let pair = Pair::new();
+    for round in 0..3 {
+        write(&pair.here.connect().unwrap(), round);
+        pair.proxy.plan([Fault::Unsealed; 4]);
+        let outcome = pair.here.sync_blocking().unwrap();
+        // The second time the server has it.
+        assert_eq!((outcome.action, outcome.requests), (Action::UpToDate, 2), "{outcome:?}");
+        pair.there.sync_blocking().unwrap();
+        write(&pair.writer, round + 100);
+        pair.there.sync_blocking().unwrap();
+        pair.proxy.plan([Fault::Unsealed; 4]);
+        let outcome = pair.here.sync_blocking().unwrap();
+        assert_eq!((outcome.action, outcome.requests), (Action::Pulled, 2), "{outcome:?}");
+        assert_same(pair.here.path(), pair.there.path());
+    }
+}

@@ -64,6 +64,8 @@ pub enum Fault {
     AfterHeld,
     /// One bit of the request is another when it arrives.
     FlipRequest(Part, usize),
+    /// Both sides are of a version without checksums.
+    Unsealed,
     /// One bit of the answer is another when it arrives.
     FlipAnswer(Part, usize),
     /// The server answers at once, and the answer takes so many milliseconds.
@@ -173,6 +175,9 @@ impl Proxy {
             if let Fault::FlipRequest(part, place) = fault {
                 part.flip(&mut request, place);
             }
+            if fault == Fault::Unsealed {
+                request = unsealed(&request);
+            }
             let mut answer = match fault {
                 Fault::CutRequest(bytes) if bytes < request.len() => {
                     let mut server = TcpStream::connect(self.server)?;
@@ -211,6 +216,7 @@ impl Proxy {
                     client.shutdown(Shutdown::Both)?;
                     return Ok(());
                 }
+                Fault::Unsealed => answer = unsealed(&answer),
                 Fault::FlipAnswer(part, place) => part.flip(&mut answer, place),
                 Fault::Slow(ms) => std::thread::sleep(Duration::from_millis(ms)),
                 _ => {}
@@ -244,6 +250,17 @@ impl Proxy {
         });
         Ok(answer)
     }
+}
+
+fn unsealed(message: &[u8]) -> Vec<u8> {
+    let head = head_size(message).unwrap();
+    let names = ["highwater-check:", "highwater-body:", "highwater-path:"];
+    let is_seal = |line: &&[u8]| {
+        let text = String::from_utf8_lossy(line).to_lowercase();
+        names.iter().any(|name| text.starts_with(name))
+    };
+    let lines = message[..head].split_inclusive(|byte| *byte == b'\n').filter(|line| !is_seal(line));
+    [lines.collect::<Vec<_>>().concat(), message[head..].to_vec()].concat()
 }
 
 fn head_size(message: &[u8]) -> Option<usize> {
