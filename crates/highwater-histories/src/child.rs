@@ -29,8 +29,9 @@ pub const SERVE: &str = "child-serve";
 ///
 /// # Errors
 /// When the database cannot be opened.
-pub fn sync(path: &Path, url: &str, device: u128) -> Result<String> {
-    let database = Builder::new(path).remote(url).device(DeviceId(device)).timeout(Duration::ZERO).open()?;
+pub fn sync(path: &Path, url: &str, device: u128, policy: MergePolicy) -> Result<String> {
+    let builder = Builder::new(path).remote(url).device(DeviceId(device)).merge_policy(policy);
+    let database = builder.timeout(Duration::ZERO).open()?;
     let line = match database.sync_blocking() {
         Ok(outcome) => serde_json::json!({
             "moved": outcome.changed(),
@@ -141,13 +142,13 @@ pub(crate) fn struck<T: Send>(
 /// A sync in a process of its own, which is killed.
 pub(crate) fn killed_sync(
     program: &Path,
-    (path, device): (&Path, DeviceId),
+    (path, device, policy): (&Path, DeviceId, MergePolicy),
     trouble: &Trouble,
     (relay, name): (&Relay, &str),
 ) -> Result<Told> {
     let since = relay.connections();
     let mut command = Command::new(program);
-    command.arg(SYNC).arg(path).arg(relay.url(name)).arg(format!("{:x}", device.0));
+    command.arg(SYNC).arg(path).arg(relay.url(name)).arg(format!("{:x}", device.0)).arg(policy.to_string());
     killed_at(&mut command, if let Some(Kill::Step(step)) = trouble.kill { Some(step) } else { None });
     let mut child = Mortal::start(&mut command)?;
     let mut out = child.0.stdout.take().context("its output")?;

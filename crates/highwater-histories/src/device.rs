@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use highwater::{Builder, Database, DeviceId, ErrorKind, TxId};
+use highwater::{Builder, Database, DeviceId, ErrorKind, MergePolicy, TxId};
 use rusqlite::Connection;
 
 use crate::child::{Programs, killed_sync};
@@ -21,6 +21,7 @@ use crate::writer::Writer;
 pub(crate) struct Device {
     pub(crate) path: PathBuf,
     id: DeviceId,
+    policy: MergePolicy,
     client: Client,
     own: Option<PathBuf>,
     /// Open from the beginning to the end. None: only while its file is exchanged.
@@ -92,12 +93,14 @@ impl Device {
             sdk.first_copy()?;
             (Client::Libsql(Box::new(sdk)), connect_beside(&path)?)
         } else {
-            let database = Builder::new(&path).remote(url).device(id).timeout(Duration::ZERO).open()?;
+            let builder = Builder::new(&path).remote(url).device(id).merge_policy(plan.policy);
+            let database = builder.timeout(Duration::ZERO).open()?;
             (Client::Native(database), connect(&path, plan.page_size)?)
         };
         Ok(Self {
             path,
             id,
+            policy: plan.policy,
             client,
             own: programs.own.clone(),
             connection: Some(connection),
@@ -160,7 +163,7 @@ impl Device {
         };
         if matches!(trouble.kill, Some(Kill::Step(_) | Kill::Moment(_) | Kill::After(_))) {
             let program = self.own.as_ref().context("kills need the program that runs them")?;
-            return quiet(killed_sync(program, (&self.path, self.id), trouble, (relay, name))?);
+            return quiet(killed_sync(program, (&self.path, self.id, self.policy), trouble, (relay, name))?);
         }
         let Some((moment, seeds)) = &trouble.commit else {
             relay.order(name, trouble.request, trouble.fault, None);

@@ -66,6 +66,7 @@ enum Command {
         url: String,
         #[arg(value_parser = hexadecimal)]
         device: u128,
+        policy: MergePolicy,
     },
     /// A server, in a process that may be killed
     #[command(name = child::SERVE, hide = true)]
@@ -130,8 +131,8 @@ fn main() -> Result<ExitCode> {
             many.run(jobs)
         }
         Command::Replay { seed, only, shape } => replay(seed, &only, &shape),
-        Command::ChildSync { path, url, device } => {
-            println!("{}", child::sync(&path, &url, device)?);
+        Command::ChildSync { path, url, device, policy } => {
+            println!("{}", child::sync(&path, &url, device, policy)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::ChildServe { store, max_files, policy } => {

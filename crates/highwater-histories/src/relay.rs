@@ -11,7 +11,7 @@ use crate::plan::{Fault, Moment};
 /// What becomes of the requests of one database.
 #[derive(Debug, Default)]
 struct Orders {
-    /// A header line that every request gets.
+    /// A header line that every request gets which carries no checksum of its headers: libSQL's.
     header: String,
     /// How many requests pass before the one that the rest is about.
     pass: usize,
@@ -129,7 +129,7 @@ impl Relay {
         format!("http://{}/{name}", self.addr)
     }
 
-    /// Every request for the database gets this header line.
+    /// Every request of libSQL's clients for the database gets this header line.
     pub fn add_header(&self, name: &str, line: &str) {
         let mut orders = self.lock();
         line.clone_into(&mut orders.entry(name.to_owned()).or_default().header);
@@ -302,7 +302,11 @@ impl Relay {
     ) -> (Vec<u8>, Option<Fault>, Option<(Moment, Pause)>) {
         let mut all = self.lock();
         let Some(order) = all.get_mut(name) else { return (request, None, None) };
-        if let Some(head) = head_size(&request).filter(|_| !order.header.is_empty()) {
+        let sealed = |head: &usize| {
+            let text = String::from_utf8_lossy(request.get(..*head).unwrap_or_default()).to_lowercase();
+            text.contains("\r\nhighwater-check:")
+        };
+        if let Some(head) = head_size(&request).filter(|head| !order.header.is_empty() && !sealed(head)) {
             let line = format!("{}\r\n", order.header);
             request.splice(head - 2..head - 2, line.into_bytes());
         }
