@@ -552,3 +552,43 @@ fn a_database_that_was_made_anew_with_the_same_tables_takes_nothing_from_the_ser
         assert_eq!(count, 3, "begun with empty tables: {empty_first}");
     }
 }
+
+/// Both grow by as much, so that the first page of both is the same, and the inner pages of the table.
+#[test]
+fn a_copy_that_is_behind_and_lost_everything_beside_it_deletes_nothing_that_it_never_had() {
+    let world = World::new();
+    let (phone, tablet) = (world.open("phone.db"), world.open("tablet.db"));
+    let add = |connection: &Connection, name: &str, count: u32| {
+        connection
+            .execute_batch(&format!(
+                "WITH RECURSIVE n(at) AS (SELECT 1 UNION ALL SELECT at + 1 FROM n WHERE at < {count})
+                 INSERT INTO log SELECT '{name} ' || at || printf('%.400c', 'x') FROM n"
+            ))
+            .unwrap();
+    };
+    for more in [5, 30] {
+        let on_phone = phone.connect().unwrap();
+        on_phone.execute_batch("DROP TABLE IF EXISTS log; CREATE TABLE log(text TEXT)").unwrap();
+        add(&on_phone, "begin", 250);
+        for db in [&phone, &tablet, &phone] {
+            db.sync_blocking().unwrap();
+        }
+        add(&on_phone, "phone", more);
+        phone.sync_blocking().unwrap();
+        let on_tablet = tablet.connect().unwrap();
+        add(&on_tablet, "tablet", more);
+        on_tablet.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        for suffix in ["-info", "-sums"] {
+            std::fs::remove_file(beside(tablet.path(), suffix)).unwrap();
+        }
+        world.open("tablet.db").sync_blocking().unwrap();
+        for db in [&phone, &tablet, &phone] {
+            db.sync_blocking().unwrap();
+        }
+        let count = |name: &str| -> u32 {
+            let sql = "SELECT count(DISTINCT text) FROM log WHERE text LIKE ?1";
+            on_phone.query_row(sql, [format!("{name} %")], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((count("begin"), count("phone"), count("tablet")), (250, more, more));
+    }
+}

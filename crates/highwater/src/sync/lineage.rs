@@ -28,6 +28,8 @@ const MANY_ROWS: u64 = 8;
 const SEEN_FOR_EACH_MISSING: u64 = 8;
 /// With so many of the newest positions a small file is compared.
 const MOST_COMPARED: usize = 64;
+/// So far back a position is looked for that the file has something of.
+const MOST_STEPS_BACK: usize = 16;
 /// How much of a history is asked for the devices that made it.
 const MOST_PUSHES: u32 = 10_000;
 
@@ -56,7 +58,7 @@ impl Run<'_> {
         let head = Position::try_from(&info.head).map_err(|error| self.api.bad(error.to_string()))?;
         let akin = share_most_pages(known_pages as usize, all);
         if head.state == oldest.state && akin {
-            return Ok(Some((oldest, oldest_txid)));
+            return self.not_by_chance(oldest, oldest_txid).map(Some);
         }
         let newest = self.fetch(head)?;
         let share = self.share_of(&newest)?;
@@ -64,9 +66,34 @@ impl Run<'_> {
             return Ok(Some((head, TxId(info.txid))));
         }
         if akin || share.is_related() {
-            return Ok(Some((oldest, oldest_txid)));
+            return self.not_by_chance(oldest, oldest_txid).map(Some);
         }
         self.descent_by_rows()
+    }
+
+    /// The position, or an older one if nothing that came with it is in the file: pages can be as they are there by chance. The
+    /// first page and the inner ones of a table are, when a copy that is behind grew by as much. What it never had would look deleted.
+    fn not_by_chance(&self, mut position: Position, mut txid: TxId) -> Result<(Position, TxId)> {
+        let log = self.api.log(None, MOST_PUSHES)?;
+        let failed = |source| Error::Sqlite { db: self.files.db.clone(), source };
+        let mut newer = self.fetch(position)?;
+        let begin = txid.0;
+        // They are in order, oldest first.
+        let earlier = log.entries.iter().rev().filter(|entry| entry.txid < begin);
+        for entry in earlier.take(MOST_STEPS_BACK) {
+            let before =
+                Position::try_from(&entry.position).map_err(|error| self.api.bad(error.to_string()))?;
+            let older = self.fetch(before)?;
+            let (newer_path, older_path) = (newer.path(), older.path());
+            let came = newer_rows_kept(&newer_path, &newer_path, &older_path).map_err(failed)?;
+            let kept = newer_rows_kept(&self.files.db, &newer_path, &older_path).map_err(failed)?;
+            tracing::debug!(came, kept, at = %position.place(), "looked for the rows that came with the position");
+            if came == 0 || kept > 0 {
+                break;
+            }
+            (position, txid, newer) = (before, TxId(entry.txid), older);
+        }
+        Ok((position, txid))
     }
 
     /// The position that the rows of the file say it descends from, if it stands where one was synced before and the database
