@@ -35,6 +35,7 @@ pub fn sync(path: &Path, url: &str, device: u128, policy: MergePolicy) -> Result
     let line = match database.sync_blocking() {
         Ok(outcome) => serde_json::json!({
             "moved": outcome.changed(),
+            "rebased": !outcome.held.is_zero(),
             "txid": outcome.txid.map(|txid| txid.0),
             "text": format!("{:?}", outcome.action),
         }),
@@ -175,7 +176,7 @@ pub(crate) fn killed_sync(
         Err(Unheard { offline: flag("offline"), text: text("error") })
     } else {
         let txid = said.get("txid").and_then(serde_json::Value::as_u64).map(TxId);
-        Ok(Heard { moved: flag("moved"), txid, text: text("text") })
+        Ok(Heard { moved: flag("moved"), txid, rebased: flag("rebased"), text: text("text") })
     })
 }
 

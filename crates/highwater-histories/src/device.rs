@@ -46,6 +46,8 @@ enum Client {
 pub(crate) struct Heard {
     pub(crate) moved: bool,
     pub(crate) txid: Option<TxId>,
+    /// What was committed while the answer was on its way is on top of it, and was not sent.
+    pub(crate) rebased: bool,
     pub(crate) text: String,
 }
 
@@ -61,9 +63,12 @@ pub(crate) type Told = Result<Heard, Unheard>;
 
 fn told(result: highwater::Result<highwater::SyncOutcome>) -> Told {
     match result {
-        Ok(outcome) => {
-            Ok(Heard { moved: outcome.changed(), txid: outcome.txid, text: format!("{:?}", outcome.action) })
-        }
+        Ok(outcome) => Ok(Heard {
+            moved: outcome.changed(),
+            txid: outcome.txid,
+            rebased: !outcome.held.is_zero(),
+            text: format!("{:?}", outcome.action),
+        }),
         Err(error) => Err(Unheard { offline: error.kind() == ErrorKind::Offline, text: error.to_string() }),
     }
 }

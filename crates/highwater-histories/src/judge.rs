@@ -80,8 +80,11 @@ impl History<'_> {
         }
         (self.head, self.txid) = (Arc::clone(&head), txid);
         self.remember(stages);
-        let caught_up =
-            after == head || later.is_some_and(|(found, written)| *found == head && *written == after);
+        // What was rebased is judged with the next sync, which sends it.
+        let rebased = synced.during.is_some() && synced.result.as_ref().is_ok_and(|heard| heard.rebased);
+        let caught_up = after == head
+            || rebased
+            || later.is_some_and(|(found, written)| *found == head && *written == after);
         self.note_refused(number, &debts);
         if caught_up {
             self.refused.remove(&number);

@@ -109,7 +109,9 @@ impl Sdk {
             self.open()?;
         }
         Ok(match answer {
-            Some(Ok(answer)) => Ok(Heard { moved: false, txid: None, text: answer.to_string() }),
+            Some(Ok(answer)) => {
+                Ok(Heard { moved: false, txid: None, rebased: false, text: answer.to_string() })
+            }
             Some(Err(text)) => Err(Unheard { offline: trouble.fault.is_some(), text }),
             None => {
                 Err(Unheard { offline: trouble.kill.is_some(), text: "the SDK's process ended".to_owned() })

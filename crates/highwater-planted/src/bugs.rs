@@ -13,6 +13,17 @@ pub struct Bug {
     pub caught_by: Check,
 }
 
+/// Those that the few seeds of their commands do not find any more since the heads of messages are damaged, too, which makes other runs of the same
+/// seeds; and one that has become harmless, for a base that is found by content is looked at more closely. They run when they are named.
+pub const ESCAPED: &[&str] = &[
+    "a-no-is-for-every-attempt",
+    "lost-answer-makes-another-device",
+    "sums-not-taken-back",
+    "damaged-request-forgets-the-base",
+    "exists-means-ours",
+    "push-not-verified",
+];
+
 /// Every bug.
 pub const BUGS: &[Bug] = &[
     // What must be on disk before something else happens.
