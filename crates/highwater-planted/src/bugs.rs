@@ -14,12 +14,15 @@ pub struct Bug {
 }
 
 /// Those that the few seeds of their commands do not find any more since the heads of messages are damaged, too, which makes other runs of the same
-/// seeds; and one that has become harmless, for a base that is found by content is looked at more closely. They run when they are named.
+/// seeds; two that may have become harmless, for a base that is found by content is looked at more closely; and one that hangs on a single seed. They run when
+/// they are named.
 pub const ESCAPED: &[&str] = &[
     "a-no-is-for-every-attempt",
     "lost-answer-makes-another-device",
     "sums-not-taken-back",
     "damaged-request-forgets-the-base",
+    "damaged-answer-forgets-the-base",
+    "late-push-not-recognised",
     "exists-means-ours",
     "push-not-verified",
 ];
