@@ -171,7 +171,11 @@ impl Run<'_> {
             }
             // VACUUM lays pages anew, and an empty one is as it was at another place. (The counter may stand still: in a log it
             // is written anew only if somebody else wrote in between.)
-            Located::At { position, .. } if !older && self.undoes_nothing(base.position, position)? => {
+            Located::At { position, .. }
+                if !older
+                    && (self.undoes_nothing(base.position, position)?
+                        || self.shows_what_came(base.position, position)?) =>
+            {
                 Ok(Ground::sure(Some(base), Some(sums), delta))
             }
             Located::At { position, txid, exact, .. } => {

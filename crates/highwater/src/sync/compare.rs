@@ -109,7 +109,7 @@ pub(super) fn newer_rows_kept(ours: &Path, base: &Path, older: &Path) -> rusqlit
     conn.execute("ATTACH ?1 AS ours", [ours.to_string_lossy()])?;
     conn.execute("ATTACH ?1 AS older", [older.to_string_lossy()])?;
     let mut found = 0;
-    for table in tables(&conn)? {
+    for table in tables_as_they_are_read(&conn)? {
         let (name, columns) = (quoted(&table), columns(&conn, &table)?);
         let rows = |schema: &str| format!("SELECT {columns} FROM {schema}.{name}");
         let (main, older, ours) = (rows("main"), rows("older"), rows("ours"));
@@ -157,6 +157,17 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
 fn tables(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     conn.prepare(
         "SELECT name FROM main.sqlite_schema WHERE type='table' AND sql NOT LIKE 'CREATE VIRTUAL%' \
+         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+    )?
+    .query_map([], |row| row.get(0))?
+    .collect()
+}
+
+/// The names of main's tables, virtual ones among them, but not what those are made of: two
+/// full-text tables that had nothing in common name the parts of their indexes alike.
+pub(super) fn tables_as_they_are_read(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    conn.prepare(
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual') \
          AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
     )?
     .query_map([], |row| row.get(0))?
@@ -276,6 +287,24 @@ mod tests {
         let when_older = path("bag when older");
         assert!(!is_back(&path("bag vacuumed"), &base, &when_older).unwrap());
         assert!(is_back(&path("bag undone"), &base, &when_older).unwrap());
+    }
+
+    #[test]
+    fn the_parts_of_an_index_are_no_rows_that_came() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let make = |name: &str, then: &str| {
+            let sql = format!(
+                "CREATE VIRTUAL TABLE docs USING fts5(text); CREATE VIRTUAL TABLE places USING rtree(id, west, east);
+                 INSERT INTO docs VALUES ('first'); INSERT INTO places VALUES (1, 1, 2); {then}"
+            );
+            Connection::open(path(name)).unwrap().execute_batch(&sql).unwrap();
+        };
+        make("older", "");
+        make("base", "INSERT INTO docs VALUES ('theirs'); INSERT INTO places VALUES (2, 3, 4)");
+        make("behind", "INSERT INTO docs VALUES ('mine'); INSERT INTO places VALUES (2, 5, 6)");
+        let kept = |ours: &str| newer_rows_kept(&path(ours), &path("base"), &path("older")).unwrap();
+        assert_eq!((kept("base"), kept("behind")), (2, 0));
     }
 
     #[test]

@@ -24,8 +24,6 @@ const MANY_PAGES: usize = 16;
 const FEW_BYTES: u64 = 1 << 20;
 /// If so many rows are gone at once, and none is left, it is another database.
 const MANY_ROWS: u64 = 8;
-/// For each row that a file may have deleted or may never have had, so many must show that it had them.
-const SEEN_FOR_EACH_MISSING: u64 = 8;
 /// With so many of the newest positions a small file is compared.
 const MOST_COMPARED: usize = 64;
 /// So far back a position is looked for that the file has something of.
@@ -118,8 +116,7 @@ impl Run<'_> {
             if let Some((older, ..)) = &found {
                 let since = self.traces_of(&theirs, Some(older))?;
                 tracing::debug!(?since, at = %position.place(), "looked for the rows that came since");
-                let missing = since.rows - since.seen;
-                if since.seen == 0 || since.outdated > 0 || missing * SEEN_FOR_EACH_MISSING > since.seen {
+                if !since.show_that_all_came() {
                     continue;
                 }
                 is_oldest = false;
@@ -187,6 +184,14 @@ impl Run<'_> {
         Ok(share.schema
             && share.keys == share.rows
             && new_values(&self.files.db, &base.path(), &older.path()).map_err(failed)? == 0)
+    }
+
+    /// Whether next to every row that came between `older` and `base` has left its trace in the local file, be it changed since, and
+    /// no row is as it was at `older`.
+    pub(crate) fn shows_what_came(&self, base: Position, older: Position) -> Result<bool> {
+        let since = self.traces_of(&self.fetch(base)?, Some(&self.fetch(older)?))?;
+        tracing::debug!(?since, "looked for the rows that came since the earlier state");
+        Ok(since.show_that_all_came())
     }
 
     /// Whether the local file has rows that came between `older` and `base`. An older copy could have

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::compare::{COLUMNS, KEY, names, open, quoted};
+use super::compare::{COLUMNS, KEY, names, open, quoted, tables_as_they_are_read};
 
 /// What a file shows of the rows of a position, or of those that came after an older one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,6 +20,17 @@ pub(super) struct Traces {
     pub(super) outdated: u64,
 }
 
+/// For each row that a file may have deleted or may never have had, so many must show that it had them.
+const SEEN_FOR_EACH_MISSING: u64 = 8;
+
+impl Traces {
+    /// Whether the file has had the rows: what is missing was deleted in it.
+    pub(super) fn show_that_all_came(&self) -> bool {
+        let missing = self.rows - self.seen;
+        self.seen > 0 && self.outdated == 0 && missing * SEEN_FOR_EACH_MISSING <= self.seen
+    }
+}
+
 /// What `ours` shows of the rows of `theirs` that are not in `older` (None: of all).
 pub(super) fn traces(ours: &Path, theirs: &Path, older: Option<&Path>) -> rusqlite::Result<Traces> {
     let conn = open(theirs)?;
@@ -29,23 +40,13 @@ pub(super) fn traces(ours: &Path, theirs: &Path, older: Option<&Path>) -> rusqli
         None => conn.execute("ATTACH ':memory:' AS older", [])?,
     };
     let mut all = Traces::default();
-    for table in tables(&conn)? {
+    for table in tables_as_they_are_read(&conn)? {
         let found = Compared::new(&conn, &table)?.traces()?;
         all.rows += found.rows;
         all.seen += found.seen;
         all.outdated += found.outdated;
     }
     Ok(all)
-}
-
-/// The names of main's tables, virtual ones among them, but not what those are made of.
-fn tables(conn: &Connection) -> rusqlite::Result<Vec<String>> {
-    conn.prepare(
-        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual') \
-         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
-    )?
-    .query_map([], |row| row.get(0))?
-    .collect()
 }
 
 /// One table in the three databases.
