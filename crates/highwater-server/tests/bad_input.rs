@@ -110,7 +110,7 @@ async fn a_delta_that_does_not_make_what_it_claims_is_corrupt() {
             encode(header(40, Image { size: first.size, pages: image.pages[..40].to_vec() }.state()), &pages)
         };
         for (what, body) in [
-            ("a wrong state", encode(header(45, StateHash(1)), &pages)),
+            ("a wrong state", encode(header(40, StateHash(1)), &pages[..1])),
             ("pages 41 to 44 missing", encode(header(45, next.state()), &pages)),
             ("no state at all", encode(Header { state: None, ..header(45, next.state()) }, &pages)),
             ("a change counter", wrong_first(|page| page[27] = 1)),

@@ -272,6 +272,24 @@ fn a_merge_that_was_applied_and_not_noted_is_recognised() {
     }
 }
 
+impl Line {
+    /// The application commits this while pages arrive at the tablet, and then the network is gone.
+    fn pulls_nothing_because_of(&self, sql: String) {
+        let path = self.pair.tablet.path().to_owned();
+        let once = std::sync::Once::new();
+        let report = move |progress: highwater::Progress| {
+            if progress.stage == highwater::Stage::Receiving {
+                once.call_once(|| Connection::open(&path).unwrap().execute_batch(&sql).unwrap());
+            }
+        };
+        self.proxy.plan([Fault::Pass, Fault::CutRequest(0)]);
+        let builder = highwater::Builder::new(self.pair.tablet.path()).remote(self.proxy.url("app"));
+        let hasty = builder.timeout(Duration::ZERO).on_progress(report).open().unwrap();
+        let error = hasty.sync_blocking().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Offline, "{error}");
+    }
+}
+
 /// Both sides grow by the same number of pages, so that the first page of both is the same.
 #[test]
 fn pages_that_came_and_were_not_committed_make_nothing_look_deleted_afterwards() {
@@ -279,19 +297,64 @@ fn pages_that_came_and_were_not_committed_make_nothing_look_deleted_afterwards()
     let insert = |text: &str| format!("INSERT INTO log VALUES ('{}')", text.repeat(3000));
     line.pair.on_phone.execute_batch(&insert("phone")).unwrap();
     line.pair.phone.sync_blocking().unwrap();
-    // The application commits while the phone's row arrives, and then the network is gone.
-    let path = line.pair.tablet.path().to_owned();
-    let once = std::sync::Once::new();
-    let report = move |progress: highwater::Progress| {
-        if progress.stage == highwater::Stage::Receiving {
-            once.call_once(|| Connection::open(&path).unwrap().execute_batch(&insert("tab let")).unwrap());
-        }
-    };
-    line.proxy.plan([Fault::Pass, Fault::CutRequest(0)]);
-    let builder = highwater::Builder::new(line.pair.tablet.path()).remote(line.proxy.url("app"));
-    let hasty = builder.timeout(Duration::ZERO).on_progress(report).open().unwrap();
-    let error = hasty.sync_blocking().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Offline, "{error}");
+    line.pulls_nothing_because_of(insert("tab let"));
     line.written += 2;
     line.prove("after pages that were not committed");
+}
+
+/// As before, but the log is emptied, and cannot tell any more that those pages were never committed. Both devices wrote on every page
+/// that came; one of those is the same on both.
+#[test]
+fn pages_that_came_and_were_not_committed_prove_nothing_when_the_log_is_gone() {
+    let mut line = Line::new();
+    let write = |who| format!("INSERT INTO log VALUES ('{who}'); UPDATE flags SET flag=1");
+    line.pair.on_phone.execute_batch(&write("phone")).unwrap();
+    line.pair.phone.sync_blocking().unwrap();
+    line.pulls_nothing_because_of(write("tablet"));
+    line.pair.on_tablet.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    line.written += 2;
+    line.prove("after pages that were not committed");
+}
+
+/// The first attempt was merged, its answer was lost, and the second one of the same sync was refused.
+#[test]
+fn a_refusal_says_nothing_of_an_attempt_before_it_whose_answer_was_lost() {
+    let afterwards = [
+        ("nothing", ""),
+        ("more is written", "INSERT INTO log VALUES ('more')"),
+        ("what was sent is changed", "UPDATE log SET text=text || '!' WHERE text LIKE 'row %'"),
+        ("what was sent is taken back", "DELETE FROM log WHERE text LIKE 'row %'"),
+    ];
+    for (what, sql) in afterwards {
+        let mut line = Line::new();
+        line.pair.on_phone.execute_batch("INSERT INTO log VALUES ('phone')").unwrap();
+        line.pair.phone.sync_blocking().unwrap();
+        line.write(tablet);
+        let before = line.pair.phone.info_blocking().unwrap().txid;
+        // Without a seal it is asked for once more.
+        line.proxy.plan([Fault::CutAnswer(0), Fault::FalseConflict, Fault::FalseConflict]);
+        let error = line.patient().sync_blocking().unwrap_err();
+        assert!(error.to_string().contains("there is a conflict"), "{what}: {error}");
+        assert_eq!(line.pair.phone.info_blocking().unwrap().txid, before + 1, "{what}: it was merged");
+        line.pair.on_tablet.execute_batch(sql).unwrap();
+        line.written = query(&line.pair.on_tablet, "SELECT count(*) + 1 FROM log")[0].parse().unwrap();
+        line.prove(what);
+    }
+}
+
+/// A value is set back to what it was before the base. By content alone the file is taken for a copy of that older state.
+#[test]
+fn requests_that_arrive_damaged_make_no_client_forget_what_it_is_based_on() {
+    for damaged in [0, 1, 2, 3, 4] {
+        let mut line = Line::new();
+        line.pair.on_phone.execute_batch("UPDATE flags SET flag=1").unwrap();
+        line.pair.phone.sync_blocking().unwrap();
+        line.patient().sync_blocking().unwrap();
+        line.pair.on_tablet.execute_batch("UPDATE flags SET flag=0").unwrap();
+        line.write(tablet);
+        line.proxy.plan([Fault::Corrupt].repeat(damaged));
+        let _ = line.patient().sync_blocking();
+        line.prove(&format!("{damaged} damaged requests"));
+        assert_eq!(line.pair.all("SELECT flag FROM flags"), ["0"], "{damaged} damaged requests");
+    }
 }

@@ -281,6 +281,20 @@ fn autoincrement_goes_on_behind_the_larger_number() {
 }
 
 #[test]
+fn an_id_of_autoincrement_that_either_side_gave_and_deleted_is_not_given_again() {
+    let many = "INSERT INTO t(x) VALUES (1), (2), (3), (4); DELETE FROM t WHERE x=4";
+    for (phone, tablet) in [(many, "INSERT INTO t(x) VALUES (5)"), ("INSERT INTO u VALUES (5)", many)] {
+        let pair = Pair::new(
+            "CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, x); CREATE TABLE u(x); INSERT INTO t(x) VALUES (0)",
+        );
+        pair.merge(phone, tablet);
+        pair.on_phone.execute_batch("INSERT INTO t(x) VALUES (9)").unwrap();
+        pair.settle();
+        assert_eq!(pair.all("SELECT id > 5 FROM t WHERE x=9"), ["1"], "{phone}");
+    }
+}
+
+#[test]
 fn triggers_do_not_fire_a_second_time() {
     let pair = Pair::new(
         "CREATE TABLE t(id INTEGER PRIMARY KEY, x); CREATE TABLE audit(id TEXT PRIMARY KEY, what TEXT);

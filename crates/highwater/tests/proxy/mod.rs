@@ -66,6 +66,10 @@ pub enum Fault {
     FlipRequest(Part, usize),
     /// Both sides are of a version without checksums.
     Unsealed,
+    /// So they are, and one bit of the request's body is another: the server finds that out by what is in it.
+    Corrupt,
+    /// Something in between says that there is a conflict; the server hears nothing.
+    FalseConflict,
     /// One bit of the answer is another when it arrives.
     FlipAnswer(Part, usize),
     /// The server answers at once, and the answer takes so many milliseconds.
@@ -175,8 +179,12 @@ impl Proxy {
             if let Fault::FlipRequest(part, place) = fault {
                 part.flip(&mut request, place);
             }
-            if fault == Fault::Unsealed {
+            if matches!(fault, Fault::Unsealed | Fault::Corrupt) {
                 request = unsealed(&request);
+            }
+            if fault == Fault::Corrupt {
+                let middle = Part::Body.places(&request).len() / 2;
+                Part::Body.flip(&mut request, middle);
             }
             let mut answer = match fault {
                 Fault::CutRequest(bytes) if bytes < request.len() => {
@@ -194,6 +202,7 @@ impl Proxy {
                     let _ = io::copy(&mut client, &mut io::sink());
                     return Ok(());
                 }
+                Fault::FalseConflict => false_conflict(),
                 Fault::AfterHeld => {
                     self.deliver();
                     self.ask(&request)?
@@ -216,7 +225,7 @@ impl Proxy {
                     client.shutdown(Shutdown::Both)?;
                     return Ok(());
                 }
-                Fault::Unsealed => answer = unsealed(&answer),
+                Fault::Unsealed | Fault::Corrupt => answer = unsealed(&answer),
                 Fault::FlipAnswer(part, place) => part.flip(&mut answer, place),
                 Fault::Slow(ms) => std::thread::sleep(Duration::from_millis(ms)),
                 _ => {}
@@ -250,6 +259,12 @@ impl Proxy {
         });
         Ok(answer)
     }
+}
+
+fn false_conflict() -> Vec<u8> {
+    let body = r#"{"code":"conflict","message":"somebody says that there is a conflict"}"#;
+    let head = "HTTP/1.1 409 Conflict\r\ncontent-type: application/json\r\ncontent-length";
+    format!("{head}: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
 fn unsealed(message: &[u8]) -> Vec<u8> {
