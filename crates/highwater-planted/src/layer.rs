@@ -59,7 +59,7 @@ impl Layer {
             Self::Simulation => &["run", "--jobs", "1"],
             Self::Crash => &["run", "--jobs", "1", "--first"],
             Self::Histories => &["run", "--jobs", "1", "--no-shrink"],
-            Self::Test { .. } => &[],
+            Self::Test { .. } => &["--exact"],
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use highwater_planted::bugs::{BUGS, Bug, ESCAPED};
+use highwater_planted::bugs::{BUGS, Bug};
 use highwater_planted::layer::{Check, Layer};
 use highwater_planted::programs::Programs;
 use highwater_planted::report::{Found, Report, Verdict};
@@ -41,8 +41,7 @@ struct Arguments {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let named = |bug: &Bug| arguments.bugs.iter().any(|name| name == bug.name);
-    let usual = |bug: &Bug| arguments.bugs.is_empty() && (arguments.list || !ESCAPED.contains(&bug.name));
-    let chosen: Vec<&Bug> = BUGS.iter().filter(|bug| usual(bug) || named(bug)).collect();
+    let chosen: Vec<&Bug> = BUGS.iter().filter(|bug| arguments.bugs.is_empty() || named(bug)).collect();
     let known = |name: &&String| BUGS.iter().any(|bug| bug.name == **name);
     if let Some(unknown) = arguments.bugs.iter().find(|name| !known(name)) {
         anyhow::bail!("there is no bug {unknown:?}; `--list` says which there are");

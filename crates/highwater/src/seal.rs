@@ -3,6 +3,7 @@
 
 use std::io::Read;
 
+use highwater_ltx::planted;
 use highwater_wire::{BODY, CHECK, Check, NO_BODY, OWN_CHECKS, PATH};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -45,7 +46,8 @@ pub(crate) fn proven(mut answer: Response, request: Check) -> Result<Response, N
     };
     let field = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
     let named = field(CHECK).and_then(|check| check.parse().ok());
-    if named != Some(Check::of_answer(Some(request), answer.status.as_u16(), all(&answer.headers))) {
+    let found = Check::of_answer(Some(request), answer.status.as_u16(), all(&answer.headers));
+    if named != Some(found) && !planted("answer-head-not-compared") {
         return Err(damaged("its headers are not those that were sent"));
     }
     if let Some(sum) = field(BODY).and_then(|body| body.parse().ok()) {

@@ -6,6 +6,7 @@
 
 use axum::body::HttpBody;
 use axum::response::Response;
+use highwater_ltx::planted;
 use highwater_wire::{BODY, CHECK, Check, NO_BODY, OWN_CHECKS, PATH, arrived_as_sent};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
@@ -58,7 +59,8 @@ pub(super) fn prove(head: &Parts) -> Result<(), Failure> {
     if ![CHECK, BODY, PATH].iter().any(|name| headers.contains_key(*name)) {
         return Ok(());
     }
-    if named(headers) != Some(Check::of_request(head.method.as_str(), all(headers))) {
+    let found = Check::of_request(head.method.as_str(), all(headers));
+    if named(headers) != Some(found) && !planted("request-head-not-compared") {
         return Err(Failure::damaged("its headers are not those that were sent"));
     }
     // Who waits for such a body waits for ever.

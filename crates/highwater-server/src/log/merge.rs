@@ -100,7 +100,7 @@ impl Database {
             policy: request.policy.unwrap_or_else(|| self.context.merge.policy_of(self.name.as_str())),
         };
         if let Some(delta) = request.delta.as_ref().filter(|_| !merging.checked) {
-            if !planted("push-not-verified") {
+            if !planted("merged-push-not-verified") {
                 self.check_on(base, delta).await?;
             }
             merging.checked = true;
