@@ -297,6 +297,43 @@ fn a_file_that_was_vacuumed_is_no_older_copy() {
     assert_eq!(rows(db.path()).iter().filter(|row| row.starts_with("bag")).count(), 3);
 }
 
+/// The same, where no row is left as it came: each still shows a value that could hardly be anybody's. Taken for the older copy, this
+/// one would have written all of its rows itself, and they would win over what another device made of them since.
+#[test]
+fn a_file_that_was_vacuumed_and_whose_every_row_was_changed_is_no_older_copy() {
+    let world = World::in_memory(|_| ());
+    let (db, other) = (world.open("app.db"), world.open("other.db"));
+    let application = Connection::open(db.path()).unwrap();
+    application
+        .execute_batch(
+            "PRAGMA page_size=1024; PRAGMA journal_mode=WAL;
+             CREATE TABLE gone(a); CREATE TABLE tasks(id INTEGER PRIMARY KEY, title, done); CREATE TABLE uses(a); CREATE TABLE last(a)",
+        )
+        .unwrap();
+    db.sync_blocking().unwrap();
+    application
+        .execute_batch("INSERT INTO tasks VALUES (1, 'Buy milk', 0), (2, 'Call Ada', 0), (3, 'Call Bob', 0)")
+        .unwrap();
+    db.sync_blocking().unwrap();
+    application.execute_batch("DROP TABLE gone").unwrap();
+    db.sync_blocking().unwrap();
+    other.sync_blocking().unwrap();
+    let there = Connection::open(other.path()).unwrap();
+    // `tasks` comes to where there was `gone`, and `uses` to where there were the tasks, when there were none.
+    there.execute_batch("UPDATE tasks SET done = 1; VACUUM").unwrap();
+    drop(there);
+    application.execute_batch("UPDATE tasks SET title = 'Buy oat milk' WHERE id = 1").unwrap();
+    db.sync_blocking().unwrap();
+    let outcome = other.sync_blocking().unwrap();
+    assert_eq!(outcome.action, Action::Merged);
+    assert!(outcome.conflicts.is_empty(), "{:?}", outcome.conflicts);
+    db.sync_blocking().unwrap();
+    assert_same(db.path(), other.path());
+    let titles = "SELECT group_concat(title || done, ', ') FROM tasks";
+    let titles: String = application.query_row(titles, [], |row| row.get(0)).unwrap();
+    assert_eq!(titles, "Buy oat milk1, Call Ada1, Call Bob1");
+}
+
 #[test]
 fn a_transaction_that_spilled_into_the_log_and_was_rolled_back_is_not_sent() {
     let world = World::in_memory(|_| ());
