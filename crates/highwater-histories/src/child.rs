@@ -111,18 +111,18 @@ pub(crate) fn struck<T: Send>(
     let (reached, moments) = channel();
     match trouble.kill {
         Some(Kill::Moment(moment)) => {
-            relay.order(name, trouble.request, None, Some((moment, Pause { reached })))
+            relay.order(name, None, vec![Pause { request: trouble.request, moment, reached }]);
         }
         _ => {
             drop(reached);
-            relay.order(name, 0, None, None);
+            relay.order(name, None, Vec::new());
         }
     }
     let (ended, end) = channel::<()>();
     std::thread::scope(|scope| {
         let acting = scope.spawn(move || {
             let result = act();
-            relay.order(name, 0, None, None);
+            relay.order(name, None, Vec::new());
             drop(ended);
             result
         });

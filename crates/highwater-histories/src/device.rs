@@ -12,7 +12,7 @@ use rusqlite::Connection;
 
 use crate::child::{Programs, killed_sync};
 use crate::contents::Contents;
-use crate::plan::{Beside, Kill, Moment, Plan, Trouble};
+use crate::plan::{Beside, Commit, Kill, Moment, Plan, Trouble};
 use crate::relay::{Pause, Relay};
 use crate::sdk::{Sdk, connect_beside};
 use crate::writer::Writer;
@@ -78,8 +78,8 @@ pub(crate) struct Synced {
     pub(crate) result: Told,
     /// Its rows before the sync.
     pub(crate) before: Arc<Contents>,
-    /// Its rows before and after the commit that happened during it.
-    pub(crate) during: Option<(Arc<Contents>, Arc<Contents>)>,
+    /// Its rows before and after each commit that happened during it.
+    pub(crate) during: Vec<(Arc<Contents>, Arc<Contents>)>,
 }
 
 impl Device {
@@ -161,7 +161,7 @@ impl Device {
 
     pub(crate) fn sync(&mut self, trouble: &Trouble, relay: &Relay, name: &str) -> Result<Synced> {
         let before = self.contents()?;
-        let quiet = |result| Ok(Synced { result, before: Arc::clone(&before), during: None });
+        let quiet = |result| Ok(Synced { result, before: Arc::clone(&before), during: Vec::new() });
         let database = match &mut self.client {
             Client::Libsql(sdk) => return quiet(sdk.sync(trouble, relay, name)?),
             Client::Native(database) => database.clone(),
@@ -170,34 +170,36 @@ impl Device {
             let program = self.own.as_ref().context("kills need the program that runs them")?;
             return quiet(killed_sync(program, (&self.path, self.id, self.policy), trouble, (relay, name))?);
         }
-        let Some((moment, seeds)) = &trouble.commit else {
-            relay.order(name, trouble.request, trouble.fault, None);
-            let result = told(database.sync_blocking());
-            relay.order(name, 0, None, None);
-            return quiet(result);
-        };
         let (reached, moments) = channel();
-        relay.order(name, trouble.request, trouble.fault, Some((*moment, Pause { reached })));
-        let mut during = None;
+        let pause = |commit: &Commit| Pause {
+            request: commit.request,
+            moment: commit.moment,
+            reached: reached.clone(),
+        };
+        let pauses = trouble.commits.iter().map(pause).collect();
+        drop(reached);
+        relay.order(name, trouble.fault.map(|fault| (trouble.request, fault)), pauses);
+        let mut during = Vec::new();
         let result = std::thread::scope(|scope| -> Result<_> {
             let syncing = scope.spawn(|| {
                 let result = told(database.sync_blocking());
                 // Nobody waits for a moment that did not come.
-                relay.order(name, 0, None, None);
+                relay.order(name, None, Vec::new());
                 result
             });
-            if let Ok(go) = moments.recv() {
+            for commit in &trouble.commits {
+                let Ok(go) = moments.recv() else { break };
                 let found = self.contents();
-                let written = self.write(seeds).and_then(|()| self.contents());
+                let written = self.write(&commit.seeds).and_then(|()| self.contents());
                 drop(go);
-                during = Some((found?, written?));
+                // An error waits until nobody waits for a word.
+                during.push(found.and_then(|found| Ok((found, written?))));
+                let when = said(commit.moment);
+                self.writer.trace.push(format!("device {}: (that was {when})", self.writer.device));
             }
             syncing.join().map_err(|_| anyhow::anyhow!("the sync panicked"))
         })?;
-        if during.is_some() {
-            self.writer.trace.push(format!("device {}: (that was {})", self.writer.device, said(*moment)));
-        }
-        Ok(Synced { result, before, during })
+        Ok(Synced { result, before, during: during.into_iter().collect::<Result<_>>()? })
     }
 
     fn copy(&self, suffix: &str) -> (PathBuf, PathBuf) {

@@ -12,6 +12,9 @@ use crate::device::Synced;
 use crate::history::{Broken, History, broken};
 use crate::oracle::{Debt, Merge};
 
+/// Rows that the server took in, and what must be in records for it, or why that cannot be.
+type Taken<'c> = (&'c Arc<Contents>, Result<Vec<Debt>, String>);
+
 impl History<'_> {
     /// What a native device's sync came to. `blind`: the server died, and what it took in was not seen.
     pub(crate) fn judge(
@@ -23,68 +26,60 @@ impl History<'_> {
     ) -> Result<(), Broken> {
         self.doubtful |= self.relay.doubted(&self.spot.name);
         let after = self.device(number)?.contents()?;
-        let plain = synced.result.as_ref().ok().filter(|_| !faulty && synced.during.is_none());
+        let plain = synced.result.as_ref().ok().filter(|_| !faulty && synced.during.is_empty());
         let (head, txid) = match plain {
             Some(outcome) => (Arc::clone(&after), outcome.txid),
             None => self.read_head()?,
         };
+        // What the device may have sent: its rows before the sync, and after each commit.
+        let mut sent = vec![&synced.before];
         // A commit after the answer was applied is for the next sync.
-        let (last, later) = match &synced.during {
-            Some((found, written)) if *found == synced.before => (written, None),
-            Some((found, written)) => (&synced.before, Some((found, written))),
-            None => (&synced.before, None),
-        };
+        let mut later: Option<(&Arc<Contents>, &Arc<Contents>)> = None;
+        for (found, written) in &synced.during {
+            match later {
+                None if Some(&found) == sent.last() => sent.push(written),
+                None => later = Some((found, written)),
+                Some((applied, _)) => later = Some((applied, written)),
+            }
+        }
+        let last = sent.last().copied().unwrap_or(&synced.before);
         let base = Arc::clone(&self.device(number)?.base);
         let mut stages = self.stages(txid)?;
         stages.push(Arc::clone(&head));
         let accepted = self.relay.accepted(&self.spot.name);
         let new = accepted.iter().filter(|(number, _)| Some(*number) > self.txid.map(|txid| txid.0));
-        let mut pushes: BTreeMap<u64, bool> = new.copied().collect();
+        let mut pushes: BTreeMap<u64, usize> = new.copied().collect();
         if let (true, Some(known), Some(txid)) = (blind, self.txid, txid) {
             // Nobody else was there.
             for txid in known.0 + 1..=txid.0 {
-                pushes.entry(txid).or_insert(false);
+                pushes.entry(txid).or_insert(0);
             }
         }
-        // What the server took in: the rows before the commit during the sync, or after it. A request that was sent
-        // after it may still carry what was read before it.
-        let late = pushes.values().filter(|later| **later).count();
-        let first = pushes.len() - late;
-        let locals = |with: usize| -> Vec<&Arc<Contents>> {
-            (0..pushes.len()).map(|at| if at >= first + with { last } else { &synced.before }).collect()
-        };
-        let mut taken = locals(0);
         let refused = self.refused.get(&number).cloned().unwrap_or_default();
-        let debts = if taken.is_empty() {
+        let pushes: Vec<usize> = pushes.into_values().collect();
+        let (taken, debts) = if pushes.is_empty() {
             // Nothing came from here, and so nothing must have changed there.
-            self.check(&base, &base, &self.head, &head, &refused)
+            (&base, self.check(&base, &base, &self.head, &head, &refused))
         } else {
-            let mut debts = self.check_all(&base, &taken, &stages, &refused);
-            // What was not sent would seem to be lost.
-            for without in (1..=late).filter(|_| *last != synced.before) {
-                let other = locals(without);
-                let found = self.check_all(&base, &other, &stages, &refused);
-                let better =
-                    |found: &Vec<Debt>| debts.as_ref().map_or(true, |debts| found.len() < debts.len());
-                if found.as_ref().is_ok_and(better) {
-                    (debts, taken) = (found, other);
-                }
-            }
-            debts
+            self.taken_in(&base, (&sent, &pushes), &stages, &refused)
         };
-        let local = Arc::clone(taken.last().unwrap_or(&&base));
-        let debts =
-            debts.map_err(|error| Broken { kind: "merge", message: format!("device {number}: {error}") })?;
+        let local = Arc::clone(taken);
+        let wrong = |error: String| Broken { kind: "merge", message: format!("device {number}: {error}") };
+        let mut debts = debts.map_err(wrong)?;
         if *local != *base && *base != *self.head {
             self.merges += 1;
         }
         (self.head, self.txid) = (Arc::clone(&head), txid);
         self.remember(stages);
-        // What was rebased is judged with the next sync, which sends it.
-        let rebased = synced.during.is_some() && synced.result.as_ref().is_ok_and(|heard| heard.rebased);
-        let caught_up = after == head
-            || rebased
-            || later.is_some_and(|(found, written)| *found == head && *written == after);
+        // Its rows when the sync had done its work.
+        let applied = later.map_or(&after, |(applied, _)| applied);
+        let rebased = !synced.during.is_empty() && synced.result.as_ref().is_ok_and(|heard| heard.rebased);
+        if sent.len() > 1 && applied != last {
+            // A merge on the device: of what it had sent, what was committed since, and the head. Nothing, if all was sent.
+            let onto_head = self.check(&local, last, &head, applied, &refused);
+            debts.extend(onto_head.map_err(|error| wrong(format!("rebased: {error}")))?);
+        }
+        let caught_up = (*applied == head || rebased) && later.is_none_or(|(_, written)| *written == after);
         self.note_refused(number, &debts);
         if caught_up {
             self.refused.remove(&number);
@@ -110,6 +105,40 @@ impl History<'_> {
         }
         self.device(number)?.base = if caught_up { head } else { local };
         Ok(())
+    }
+
+    /// Which of the rows that a device had the server took in last, and what must be in records. `sent`: its rows before the
+    /// sync and after each commit; `pushes`: after how many commits each was sent. It may still carry what was read before
+    /// those, and what was not sent would seem to be lost: of all that may have been sent, what is lost the least.
+    fn taken_in<'c>(
+        &self,
+        base: &'c Arc<Contents>,
+        (sent, pushes): (&[&'c Arc<Contents>], &[usize]),
+        stages: &[Arc<Contents>],
+        refused: &BTreeSet<String>,
+    ) -> Taken<'c> {
+        let mut ways: Vec<Vec<usize>> = vec![Vec::new()];
+        for after in pushes {
+            let longer = ways.iter().flat_map(|way| {
+                let from = way.last().copied().unwrap_or(0);
+                (from..sent.len().min(after + 1)).rev().map(move |state| [way.as_slice(), &[state]].concat())
+            });
+            ways = longer.collect();
+        }
+        let mut best: Option<Taken<'_>> = None;
+        for way in ways {
+            let locals: Vec<&Arc<Contents>> = way.iter().filter_map(|at| sent.get(*at).copied()).collect();
+            let found = self.check_all(base, &locals, stages, refused);
+            let is_better = match (&best, &found) {
+                (None, _) | (Some((_, Err(_))), Ok(_)) => true,
+                (Some((_, Ok(debts))), Ok(found)) => found.len() < debts.len(),
+                (Some(_), Err(_)) => false,
+            };
+            if is_better {
+                best = Some((locals.last().copied().unwrap_or(base), found));
+            }
+        }
+        best.unwrap_or_else(|| (base, Err("the pushes are not in the order of the commits".to_owned())))
     }
 
     /// Rows that were not applied stay on the device until it catches up.

@@ -66,17 +66,28 @@ pub enum Kill {
     Restart,
 }
 
+/// What the application commits during a sync.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// During which request of the sync, counted from 0. No two are during one.
+    pub request: usize,
+    /// When during that.
+    pub moment: Moment,
+    /// A seed for each statement.
+    pub seeds: Vec<u64>,
+}
+
 /// What else happens during a sync.
 #[derive(Debug, Clone, Default)]
 pub struct Trouble {
     /// Who dies. Then there is no other trouble.
     pub kill: Option<Kill>,
-    /// Which request of the sync, counted from 0.
+    /// Which request of the sync the fault, or the death, is about, counted from 0.
     pub request: usize,
     /// What becomes of it.
     pub fault: Option<Fault>,
-    /// What the application commits meanwhile.
-    pub commit: Option<(Moment, Vec<u64>)>,
+    /// What the application commits meanwhile, in the order of the requests.
+    pub commits: Vec<Commit>,
 }
 
 /// What a device finds beside a database that was restored from a backup.
@@ -194,7 +205,8 @@ impl Plan {
             };
             plan.steps.push(Step { device, action });
         }
-        // Dice of their own: without kills and libSQL a seed means the same history as ever.
+        // Dice of their own: what is added here leaves the rest of a seed's history as it was.
+        plan.with_second_commits(&mut Dice::new(seed.rotate_left(32)));
         let mut dice = Dice::new(!seed);
         if size.libsql {
             plan.with_libsql(&mut dice);
@@ -203,6 +215,19 @@ impl Plan {
             plan.with_kills(size.kills, &mut dice);
         }
         plan
+    }
+
+    /// An application that does not wait for a sync commits again, during a later request: then what it commits is rebased.
+    fn with_second_commits(&mut self, dice: &mut Dice) {
+        for step in &mut self.steps {
+            let Action::Sync(Trouble { commits, .. }) = &mut step.action else { continue };
+            if let Some(first) = commits.first().map(|commit| commit.request)
+                && dice.chance(50)
+            {
+                let moment = moment(dice);
+                commits.push(Commit { request: first + dice.between(1, 2), moment, seeds: statements(dice) });
+            }
+        }
     }
 
     /// Some devices become libSQL's; the first one never, since it makes the schema.
@@ -223,7 +248,7 @@ impl Plan {
             if let Action::Sync(trouble) = &mut step.action
                 && self.libsql.contains(&step.device)
             {
-                trouble.commit = None;
+                trouble.commits.clear();
                 if trouble.fault == Some(Fault::Late) {
                     trouble.fault = Some(Fault::Lost);
                 }
@@ -238,7 +263,7 @@ impl Plan {
             if !dice.chance(share) || self.reuse_ids {
                 continue;
             }
-            let moment = if dice.chance(50) { Moment::BeforeServer } else { Moment::AfterServer };
+            let moment = moment(dice);
             let steps = u32::try_from(dice.between(1, 16)).unwrap_or(1);
             let kill = match dice.weighted(&[40, 20, 15, 20, 5]) {
                 0 if self.libsql.contains(&step.device) => Kill::After(u64::from(steps) * 400),
@@ -248,7 +273,8 @@ impl Plan {
                 3 => Kill::Server(steps),
                 _ => Kill::Restart,
             };
-            *trouble = Trouble { kill: Some(kill), request: trouble.request, fault: None, commit: None };
+            *trouble =
+                Trouble { kill: Some(kill), request: trouble.request, fault: None, commits: Vec::new() };
         }
     }
 
@@ -258,8 +284,8 @@ impl Plan {
         let Some(units) = &selection.0 else { return self };
         let steps = std::mem::take(&mut self.steps);
         for (at, mut step) in steps.into_iter().enumerate() {
-            let keep = |seeds: &mut Vec<u64>| {
-                let mut part = 0;
+            let mut part = 0;
+            let mut keep = |seeds: &mut Vec<u64>| {
                 seeds.retain(|_| {
                     part += 1;
                     units.contains(&(at, part))
@@ -272,11 +298,7 @@ impl Plan {
                     if !units.contains(&(at, TROUBLE)) {
                         (trouble.fault, trouble.kill) = (None, None);
                     }
-                    if let Some((_, seeds)) = &mut trouble.commit
-                        && !keep(seeds)
-                    {
-                        trouble.commit = None;
-                    }
+                    trouble.commits.retain_mut(|commit| keep(&mut commit.seeds));
                     units.contains(&(at, 0))
                 }
                 _ => units.contains(&(at, 0)),
@@ -299,7 +321,7 @@ impl Plan {
                     if trouble.fault.is_some() || trouble.kill.is_some() {
                         units.insert((at, TROUBLE));
                     }
-                    trouble.commit.as_ref().map_or(0, |(_, seeds)| seeds.len())
+                    trouble.commits.iter().map(|commit| commit.seeds.len()).sum()
                 }
                 _ => 0,
             };
@@ -325,11 +347,14 @@ fn trouble(dice: &mut Dice, late: bool) -> Trouble {
         3 => Fault::Twice,
         _ => Fault::Late,
     });
-    let commit = dice.chance(15).then(|| {
-        let moment = if dice.chance(50) { Moment::BeforeServer } else { Moment::AfterServer };
-        (moment, statements(dice))
-    });
-    Trouble { kill: None, request: dice.weighted(&[75, 20, 5]), fault, commit }
+    let commit = dice.chance(15).then(|| (moment(dice), statements(dice)));
+    let request = dice.weighted(&[75, 20, 5]);
+    let commits = commit.map(|(moment, seeds)| Commit { request, moment, seeds });
+    Trouble { kill: None, request, fault, commits: commits.into_iter().collect() }
+}
+
+fn moment(dice: &mut Dice) -> Moment {
+    if dice.chance(50) { Moment::BeforeServer } else { Moment::AfterServer }
 }
 
 /// A step's number, and which part of it: 0 the step itself, 1… its statements.

@@ -13,24 +13,29 @@ use crate::plan::{Fault, Moment};
 struct Orders {
     /// A header line that every request gets which carries no checksum of its headers: libSQL's.
     header: String,
-    /// How many requests pass before the one that the rest is about.
-    pass: usize,
-    fault: Option<Fault>,
-    pause: Option<(Moment, Pause)>,
+    /// How many requests there were.
+    seen: usize,
+    /// What becomes of one of them.
+    fault: Option<(usize, Fault)>,
+    /// The pauses that are still to come.
+    pauses: Vec<Pause>,
     late: Vec<Vec<u8>>,
-    /// Whether the moment of the pause has come.
-    paused: bool,
-    /// The numbers of the pushes that were accepted, and whether they were sent after the pause.
-    accepted: Vec<(u64, bool)>,
+    /// The moments of how many pauses have come.
+    paused: usize,
+    /// The numbers of the pushes that were accepted, and after how many pauses they were sent.
+    accepted: Vec<(u64, usize)>,
     /// Whether a push said that its base is a guess.
     doubted: bool,
     /// What was said, for people who read failures.
     said: Vec<String>,
 }
 
-/// Tells that the moment has come, and waits for a word to go on.
+/// Tells that the moment of a request has come, and waits for a word to go on.
 #[derive(Debug)]
 pub(crate) struct Pause {
+    /// Counted from 0. It may be a later one, if nobody waited at that one.
+    pub(crate) request: usize,
+    pub(crate) moment: Moment,
     pub(crate) reached: Sender<Sender<()>>,
 }
 
@@ -135,22 +140,16 @@ impl Relay {
         line.clone_into(&mut orders.entry(name.to_owned()).or_default().header);
     }
 
-    pub(crate) fn order(
-        &self,
-        name: &str,
-        pass: usize,
-        fault: Option<Fault>,
-        pause: Option<(Moment, Pause)>,
-    ) {
+    /// What is to become of the requests from now on: of the one with this number, counted from 0, and of those with a pause.
+    pub(crate) fn order(&self, name: &str, fault: Option<(usize, Fault)>, pauses: Vec<Pause>) {
         let mut orders = self.lock();
         let order = orders.entry(name.to_owned()).or_default();
-        (order.pass, order.fault, order.pause) = (pass, fault, pause);
-        order.paused = false;
+        (order.seen, order.paused) = (0, 0);
+        (order.fault, order.pauses) = (fault, pauses);
     }
 
-    /// Pushes that were accepted since the last call: their numbers in the log, and whether they were sent after the
-    /// application's commit.
-    pub(crate) fn accepted(&self, name: &str) -> Vec<(u64, bool)> {
+    /// Pushes that were accepted since the last call: their numbers in the log, and after how many pauses they were sent.
+    pub(crate) fn accepted(&self, name: &str) -> Vec<(u64, usize)> {
         self.lock().get_mut(name).map(|order| std::mem::take(&mut order.accepted)).unwrap_or_default()
     }
 
@@ -159,7 +158,7 @@ impl Relay {
         self.lock().get(name).is_some_and(|order| order.doubted)
     }
 
-    fn accept(&self, name: &str, answer: &[u8], paused: bool) {
+    fn accept(&self, name: &str, answer: &[u8], paused: usize) {
         let head = answer.get(..head_size(answer).unwrap_or(0)).unwrap_or_default();
         let text = String::from_utf8_lossy(head).into_owned();
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
@@ -250,12 +249,11 @@ impl Relay {
             let request = read_message(&mut client, &mut from_client)?;
             let name = name_of(&request);
             self.note(&name, ">", &request);
-            let paused = self.lock().get(&name).is_some_and(|order| order.paused);
+            let paused = self.lock().get(&name).map_or(0, |order| order.paused);
             let (request, fault, pause) = self.take_order(&name, request);
             let (before, after) = match pause {
-                Some((Moment::BeforeServer, pause)) => (Some(pause), None),
-                Some((Moment::AfterServer, pause)) => (None, Some(pause)),
-                None => (None, None),
+                Some(pause) if pause.moment == Moment::BeforeServer => (Some(pause), None),
+                pause => (None, pause),
             };
             if addr != self.server() {
                 addr = self.server();
@@ -295,11 +293,7 @@ impl Relay {
         }
     }
 
-    fn take_order(
-        &self,
-        name: &str,
-        mut request: Vec<u8>,
-    ) -> (Vec<u8>, Option<Fault>, Option<(Moment, Pause)>) {
+    fn take_order(&self, name: &str, mut request: Vec<u8>) -> (Vec<u8>, Option<Fault>, Option<Pause>) {
         let mut all = self.lock();
         let Some(order) = all.get_mut(name) else { return (request, None, None) };
         let sealed = |head: &usize| {
@@ -310,12 +304,13 @@ impl Relay {
             let line = format!("{}\r\n", order.header);
             request.splice(head - 2..head - 2, line.into_bytes());
         }
-        if order.pass > 0 {
-            order.pass -= 1;
-            return (request, None, None);
-        }
-        order.paused |= order.pause.is_some();
-        (request, order.fault.take(), order.pause.take())
+        let number = order.seen;
+        order.seen += 1;
+        let fault = order.fault.take_if(|(request, _)| number >= *request).map(|(_, fault)| fault);
+        let pause = order.pauses.iter().position(|pause| number >= pause.request);
+        let pause = pause.map(|at| order.pauses.remove(at));
+        order.paused += usize::from(pause.is_some());
+        (request, fault, pause)
     }
 }
 

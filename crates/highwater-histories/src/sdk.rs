@@ -97,9 +97,9 @@ impl Sdk {
         let answer = if trouble.kill.is_some() {
             struck(trouble, relay, name, &|| this.strike(), || this.ask(&json!({ "do": "sync" })))??
         } else {
-            relay.order(name, trouble.request, trouble.fault, None);
+            relay.order(name, trouble.fault.map(|fault| (trouble.request, fault)), Vec::new());
             let answer = self.ask(&json!({ "do": "sync" }))?;
-            relay.order(name, 0, None, None);
+            relay.order(name, None, Vec::new());
             answer
         };
         if trouble.kill.is_some() && self.is_dead() {
