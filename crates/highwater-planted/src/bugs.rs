@@ -120,6 +120,11 @@ pub const BUGS: &[Bug] = &[
             "rebase::what_has_to_be_decided_between_two_devices_is_decided_and_recorded_by_the_server",
         ),
     ),
+    bug(
+        "rebase-loses-what-was-committed",
+        "a rebase leaves out what the application committed meanwhile",
+        histories("--count 60"),
+    ),
     // Pages.
     bug("first-page-as-it-is", "SQLite's own counters on page 1 count as changes", simulation("--count 60")),
     bug(

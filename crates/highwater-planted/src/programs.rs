@@ -26,18 +26,11 @@ impl Programs {
     /// # Errors
     /// When something does not build.
     pub fn build(layers: &BTreeSet<Layer>, folder: &Path) -> Result<Self> {
-        let (tests, binaries): (Vec<Layer>, Vec<Layer>) =
-            layers.iter().partition(|layer| matches!(layer, Layer::Test { .. }));
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        let mut built = Vec::new();
-        if !binaries.is_empty() {
-            let names = binaries.iter().flat_map(|layer| ["--bin", layer.program()]);
-            built.extend(cargo(&["build", "--release"], names)?);
-        }
-        if !tests.is_empty() {
-            let names = tests.iter().flat_map(|layer| ["--test", layer.program()]);
-            built.extend(cargo(&["test", "--no-run"], names)?);
-        }
+        let names = layers.iter().flat_map(|layer| {
+            [if matches!(layer, Layer::Test { .. }) { "--test" } else { "--bin" }, layer.program()]
+        });
+        let built = cargo(names)?;
         let mut programs = BTreeMap::new();
         for layer in layers {
             let (package, name) = (layer.package(), layer.program());
@@ -68,12 +61,11 @@ struct Built {
     path: PathBuf,
 }
 
-/// Builds with the feature, and returns the programs that came of it.
-fn cargo<'a>(command: &[&str], arguments: impl IntoIterator<Item = &'a str>) -> Result<Vec<Built>> {
+/// Builds with the feature, as tests are built, and returns the programs that came of it.
+fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<Vec<Built>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(command)
-        .args(["--locked", "--message-format", "json-render-diagnostics"])
+        .args(["build", "--locked", "--message-format", "json-render-diagnostics"])
         .args(FEATURE)
         .args(arguments)
         .stdin(Stdio::null())

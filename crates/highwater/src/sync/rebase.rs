@@ -310,7 +310,7 @@ impl Rebase {
         };
         let bounds = Bounds { until: Instant::now().checked_add(longest), memory: Some(MOST_MEMORY) };
         let options = Options { bounds, ..options };
-        let merged = match highwater_merge::merge(&sides, &options) {
+        let mut merged = match highwater_merge::merge(&sides, &options) {
             Ok(Merged::Done(merged)) => *merged,
             Ok(other) => {
                 tracing::debug!(?other, "the server has to merge what was committed meanwhile");
@@ -321,6 +321,9 @@ impl Rebase {
                 return Err(Stop::Undecided);
             }
         };
+        if planted("rebase-loses-what-was-committed") {
+            (merged.pages, merged.page_count) = (Vec::new(), self.result.page_count());
+        }
         let plain = merged.conflicts.iter().all(|conflict| conflict.kind == ConflictKind::Renumbered);
         let plain = plain || planted("rebase-decides-alone");
         if !plain || self.conflicts.len() + merged.conflicts.len() > Rebased::MOST {
