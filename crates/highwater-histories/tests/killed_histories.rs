@@ -1,4 +1,4 @@
-//! Histories in which clients and servers are killed. Not among the slow ones: only a debug build has the named steps.
+//! Histories in which clients and servers are killed, at named steps, too: only a debug build has those.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

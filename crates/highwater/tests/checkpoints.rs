@@ -267,20 +267,26 @@ fn a_file_that_shrinks_to_what_it_was_is_no_older_copy() {
     }
 }
 
+/// Two copies of a database, the first one synced when it has empty tables on its pages 2 to 5, `second` on page 3.
+fn with_four_tables(world: &World, second: &str) -> (Database, Database, Connection) {
+    let (db, other) = (world.open("app.db"), world.open("other.db"));
+    let application = Connection::open(db.path()).unwrap();
+    application
+        .execute_batch(&format!(
+            "PRAGMA page_size=1024; PRAGMA journal_mode=WAL;
+             CREATE TABLE gone(a); CREATE TABLE {second}; CREATE TABLE uses(a); CREATE TABLE last(a)"
+        ))
+        .unwrap();
+    db.sync_blocking().unwrap();
+    (db, other, application)
+}
+
 /// VACUUM lays every table anew, and an empty one comes to where another table was empty once. Nothing counts on in a log:
 /// the connection that wrote last writes the counter of its last commit once more.
 #[test]
 fn a_file_that_was_vacuumed_is_no_older_copy() {
     let world = World::in_memory(|_| ());
-    let (db, other) = (world.open("app.db"), world.open("other.db"));
-    let application = Connection::open(db.path()).unwrap();
-    application
-        .execute_batch(
-            "PRAGMA page_size=1024; PRAGMA journal_mode=WAL;
-             CREATE TABLE gone(a); CREATE TABLE bag(born, a); CREATE TABLE uses(a); CREATE TABLE last(a)",
-        )
-        .unwrap();
-    db.sync_blocking().unwrap();
+    let (db, other, application) = with_four_tables(&world, "bag(born, a)");
     let bag = "INSERT INTO bag(rowid, born) VALUES (1, 'one'), (20, 'two'), (21, 'three')";
     application.execute_batch(bag).unwrap();
     db.sync_blocking().unwrap();
@@ -302,15 +308,7 @@ fn a_file_that_was_vacuumed_is_no_older_copy() {
 #[test]
 fn a_file_that_was_vacuumed_and_whose_every_row_was_changed_is_no_older_copy() {
     let world = World::in_memory(|_| ());
-    let (db, other) = (world.open("app.db"), world.open("other.db"));
-    let application = Connection::open(db.path()).unwrap();
-    application
-        .execute_batch(
-            "PRAGMA page_size=1024; PRAGMA journal_mode=WAL;
-             CREATE TABLE gone(a); CREATE TABLE tasks(id INTEGER PRIMARY KEY, title, done); CREATE TABLE uses(a); CREATE TABLE last(a)",
-        )
-        .unwrap();
-    db.sync_blocking().unwrap();
+    let (db, other, application) = with_four_tables(&world, "tasks(id INTEGER PRIMARY KEY, title, done)");
     application
         .execute_batch("INSERT INTO tasks VALUES (1, 'Buy milk', 0), (2, 'Call Ada', 0), (3, 'Call Bob', 0)")
         .unwrap();
